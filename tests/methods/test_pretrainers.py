@@ -1,0 +1,220 @@
+"""Pretrainers: golden vectors, a slow oracle, and one contract for all that stand on the shelf."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from oracles import pretrainers as oracle
+from vectors import golden
+
+from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
+from trainables.methods.pretrainers import Pretrainer
+from trainables.methods.pretrainers.simclr import SimCLR
+from trainables.methods.pretrainers.supervised import Supervised
+
+SEMI = golden("semi")
+METHODS = [pytest.param(cls(), id=name) for name, cls in sorted(Pretrainer.shelf.items())]
+TRAINED = [
+    pytest.param(cls(), id=name) for name, cls in sorted(Pretrainer.shelf.items()) if cls.trains
+] + [pytest.param(SimCLR(variant="official"), id="simclr-official")]
+
+
+def views(
+    size: int = 6, width: int = 5, *, dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
+    """Projections of two views, alike but not equal."""
+    draw = torch.Generator().manual_seed(size)
+    first = torch.randn(size, width, generator=draw, dtype=torch.float64)
+    second = first + 0.5 * torch.randn(size, width, generator=draw, dtype=torch.float64)
+    return {"first_projections": first.to(dtype), "second_projections": second.to(dtype)}
+
+
+# --- contract -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_survives_a_round_trip_through_json(method: Pretrainer) -> None:
+    assert Pretrainer.parse(method.dump()) == method
+    assert Pretrainer.parse(method.name) == method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_trains_can_be_built_and_called(method: Pretrainer) -> None:
+    assert callable(getattr(method, "build", None)) == method.trains
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_features_become_projections_and_a_differentiable_loss(method: SimCLR) -> None:
+    projector = method.build(num_features=7)
+    features = torch.randn(8, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    both = projector(features)
+    assert both.shape == (8, method.output_dimension)
+    loss = method(first_projections=both[:4], second_projections=both[4:])
+    loss.backward()
+    assert loss.shape == ()
+    assert features.grad is not None
+    assert torch.isfinite(features.grad).all()
+    assert features.grad.abs().sum() > 0
+    trained = [p for p in projector.parameters() if p.requires_grad]
+    assert trained
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("size", [0, 1, 6])
+def test_loss_and_gradient_are_finite(method: SimCLR, size: int) -> None:
+    given = {k: v.requires_grad_() for k, v in views(size).items()}
+    loss = method(**given)
+    gradients = torch.autograd.grad(loss, list(given.values()))
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_bf16_projections_are_computed_in_float32(method: SimCLR) -> None:
+    rounded = views(dtype=torch.bfloat16)
+    loss = method(**rounded)
+    assert loss.dtype == torch.float32
+    exact = method(**{k: v.double() for k, v in rounded.items()})
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_autocast_does_not_cost_digits(method: SimCLR) -> None:
+    given = views(32, 64)
+    plain = method(**given)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = method(**given)
+    assert torch.equal(inside, plain)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_order_of_images_and_of_views_does_not_matter(method: SimCLR) -> None:
+    given = views(dtype=torch.float64)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    loss = method(**given)
+    torch.testing.assert_close(method(**{k: v[order] for k, v in given.items()}), loss)
+    first, second = given.values()
+    torch.testing.assert_close(method(first_projections=second, second_projections=first), loss)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_gradient_is_that_of_the_loss(method: SimCLR) -> None:
+    given = [v.requires_grad_() for v in views(3, dtype=torch.float64).values()]
+    assert torch.autograd.gradcheck(
+        lambda a, b: method(first_projections=a, second_projections=b), given
+    )
+
+
+# --- SimCLR -------------------------------------------------------------------------------------
+
+
+def test_simclr_matches_lightly() -> None:
+    case = "ntxent_T0.5"
+    first, second = (SEMI.inputs(case)[name] for name in ("z0", "z1"))
+    first.requires_grad_()
+    method = SimCLR(temperature=SEMI.cases[case]["hyperparameters"]["temperature"])
+    loss = method(first_projections=first, second_projections=second)
+    loss.backward()
+    torch.testing.assert_close(loss, SEMI.output(case, "loss"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(first.grad, SEMI.output(case, "grad_z0"), rtol=1e-5, atol=1e-6)
+    exact = method(first_projections=first.detach().double(), second_projections=second.double())
+    expected = SEMI.output(case, "loss_float64_formula")
+    torch.testing.assert_close(exact, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
+def test_simclr_follows_the_formula(temperature: float) -> None:
+    given = views(dtype=torch.float64)
+    loss = SimCLR(temperature=temperature)(**given)
+    expected = oracle.nt_xent(*(v.tolist() for v in given.values()), temperature)
+    assert float(loss) == pytest.approx(expected, rel=1e-10)
+
+
+def test_simclr_ignores_the_length_of_projections() -> None:
+    given = views(dtype=torch.float64)
+    lengths = torch.linspace(0.1, 10, 6, dtype=torch.float64)[:, None]
+    scaled = given | {"first_projections": lengths * given["first_projections"]}
+    torch.testing.assert_close(SimCLR()(**scaled), SimCLR()(**given))
+
+
+@pytest.mark.parametrize("size", [2, 3, 10])
+def test_simclr_of_collapsed_projections_is_the_logarithm_of_the_choices(size: int) -> None:
+    same = torch.ones(size, 4)
+    loss = SimCLR()(first_projections=same, second_projections=same)
+    assert float(loss) == pytest.approx(math.log(2 * size - 1), rel=1e-6)
+
+
+def test_simclr_of_one_image_is_zero() -> None:
+    assert SimCLR()(**views(1)) == 0
+
+
+def test_simclr_falls_when_views_agree() -> None:
+    given = views(dtype=torch.float64)
+    equal = given | {"second_projections": given["first_projections"]}
+    assert SimCLR()(**equal) < SimCLR()(**given)
+
+
+def test_simclr_refuses_views_of_different_shape() -> None:
+    with pytest.raises(ValueError, match=r"pretrainers/simclr: .*\[2, 3\] and \[4, 3\]"):
+        SimCLR()(first_projections=torch.zeros(2, 3), second_projections=torch.zeros(4, 3))
+
+
+def test_projectors_of_paper_and_official_code() -> None:
+    def layers(variant: str) -> list[str]:
+        projector = SimCLR(variant=variant, hidden_dimension=8, output_dimension=4).build(3)
+        return [type(layer).__name__ for layer in projector]
+
+    assert layers("paper") == ["Linear", "ReLU", "Linear"]
+    assert layers("official") == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+
+
+def test_a_few_steps_of_simclr_tell_images_apart() -> None:
+    # two views of 16 images: a shared signal under independent noise
+    draw = torch.Generator().manual_seed(0)
+    signal = torch.randn(16, 6, generator=draw)
+    method = SimCLR(hidden_dimension=32, output_dimension=8)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(0)
+        projector = method.build(12)
+    optimizer = torch.optim.Adam(projector.parameters(), lr=0.01)
+    losses = []
+    for _ in range(60):
+        noise = 2 * torch.randn(2, 16, 6, generator=draw)
+        first, second = (projector(torch.cat([signal, extra], dim=1)) for extra in noise)
+        loss = method(first_projections=first, second_projections=second)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+
+# --- supervised ---------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_switches_the_weights_of_timm_off() -> None:
+    assert Supervised().timm_pretrained
+    given = Pretrainer.parse({"supervised": {"checkpoint": "runs/trunk.safetensors"}})
+    assert given.dump()["supervised"]["timm_pretrained"] is False
+    assert Pretrainer.parse(given.dump()) == given
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"timm_pretrained": False}, "received neither"),
+        ({"checkpoint": "a.safetensors", "timm_pretrained": True}, "received both"),
+        ({"checkpoint": "a.pt"}, r"must be a \.safetensors file; received 'a\.pt'"),
+        ({"pretrained_on": ""}, "pretrained_on"),
+    ],
+)
+def test_weights_from_nowhere_or_from_a_pickle_are_refused(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Pretrainer.parse({"supervised": settings})
+    assert "\n" not in str(caught.value)

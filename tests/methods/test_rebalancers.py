@@ -1,0 +1,403 @@
+"""Rebalancers: golden vectors, slow oracles, and a contract for the whole shelf."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from oracles import rebalancers as oracle
+from vectors import golden, variants
+
+from trainables import head_training as training
+from trainables.artifacts import Classifier, load_artifact, save_artifact
+from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
+from trainables.methods.heads import Head
+from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.rebalancers.crt import CRT
+from trainables.methods.rebalancers.logit_adjustment import LogitAdjustment
+from trainables.methods.rebalancers.lws import LWS
+from trainables.methods.rebalancers.lws_plus import LWSPlus
+from trainables.methods.rebalancers.ncm import NCM
+from trainables.methods.rebalancers.none import NoRebalancer
+from trainables.methods.rebalancers.tau_norm import TauNorm
+from trainables.methods.rebalancers.tde import TDE
+from trainables.predict import predict_logits
+
+GOLDEN = golden("openworld_scores")
+METHODS = list(variants(Rebalancer))
+COUNTS = (40, 12, 4)
+WIDTH = 6
+
+LINEAR_ONLY = {"tau_norm", "lws", "lws_plus"}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def samples(counts: tuple[int, ...] = COUNTS, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Return long-tailed features around one direction per class, all leaning the same way."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    noise = torch.randn(len(labels), WIDTH, generator=seeded(seed))
+    features = 2 * torch.eye(len(counts), WIDTH)[labels] + 0.8 * noise + 0.5
+    return {"features": features, "labels": labels, "class_counts": torch.tensor(counts)}
+
+
+def trained(head: str = "linear", counts: tuple[int, ...] = COUNTS) -> Classifier:
+    """Return a head trained on the long tail as it is."""
+    given = samples(counts)
+    module = training.new_head(
+        Head.parse(head), num_features=WIDTH, num_classes=len(counts), generator=seeded(2)
+    )
+    training.train_head(
+        module,
+        features=given["features"],
+        labels=given["labels"],
+        draws=training.shuffled_draws(len(given["labels"]), epochs=30, generator=seeded(3)),
+        batch_size=16,
+        lr=0.1,
+        weight_decay=5e-4,
+    )
+    return Classifier(
+        head=Head.parse(head),
+        num_features=WIDTH,
+        state=training.head_state(module),
+        logit_offset=torch.zeros(len(counts)),
+        class_counts=given["class_counts"],
+        feature_mean=given["features"].mean(0),
+    )
+
+
+def rebalanced(
+    method: Rebalancer,
+    classifier: Classifier,
+    given: dict[str, torch.Tensor] | None = None,
+    seed: int = 4,
+) -> Classifier:
+    available = {"classifier": classifier, "generator": seeded(seed), **(given or samples())}
+    result: Classifier = method.supplied(available)
+    return result
+
+
+def balanced_accuracy(classifier: Classifier) -> float:
+    fresh = samples((200, 200, 200), seed=9)
+    right = predict_logits(classifier, fresh["features"]).argmax(1) == fresh["labels"]
+    return float(right.double().mean())
+
+
+def double(state: dict[str, torch.Tensor], head: str = "linear") -> Classifier:
+    """Return a classifier in float64 for the golden vectors."""
+    classes, width = state["weight"].shape
+    zeros = torch.zeros(classes, dtype=torch.float64)
+    counts = torch.ones(classes, dtype=torch.int64)
+    return Classifier(Head.parse(head), width, state, zeros, counts, zeros)
+
+
+# --- contract -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_result_is_a_classifier_that_predicts_and_is_stored(
+    method: Rebalancer, tmp_path: object
+) -> None:
+    result = rebalanced(method, trained())
+    logits = predict_logits(result, samples()["features"])
+    assert logits.shape == (sum(COUNTS), 3)
+    assert logits.isfinite().all()
+    save_artifact(result, tmp_path)
+    again = load_artifact(Classifier, tmp_path)
+    torch.testing.assert_close(predict_logits(again, samples()["features"]), logits)
+    assert not any(value.requires_grad for value in result.state.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_given_classifier_is_not_changed(method: Rebalancer) -> None:
+    classifier = trained()
+    before = {name: value.clone() for name, value in classifier.state.items()}
+    rebalanced(method, classifier)
+    assert all(torch.equal(before[name], value) for name, value in classifier.state.items())
+    assert torch.equal(classifier.logit_offset, torch.zeros(3))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_generators_give_equal_results_whatever_the_ambient_one(method: Rebalancer) -> None:
+    classifier, results = trained(), []
+    for ambient in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.random.manual_seed(ambient)
+            results.append(rebalanced(method, classifier))
+    first, second = results
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+    assert torch.equal(first.logit_offset, second.logit_offset)
+
+
+@pytest.mark.parametrize("name", sorted(Rebalancer.shelf))
+def test_an_absent_class_leaves_logits_finite_and_is_not_preferred(name: str) -> None:
+    counts = (400, 120, 0)
+    result = rebalanced(Rebalancer.parse(name), trained(counts=counts), samples(counts))
+    logits = predict_logits(result, samples(counts)["features"])
+    assert logits.isfinite().all()
+    assert (logits.argmax(1) == 2).double().mean() < 0.2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_sample_and_a_single_one_are_defined(method: Rebalancer) -> None:
+    for counts in ((0, 0, 0), (1, 0, 0)):
+        result = rebalanced(method, trained(), samples(counts))
+        assert predict_logits(result, samples()["features"]).isfinite().all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_low_precision_features_are_read(method: Rebalancer) -> None:
+    given = {**samples(), "features": samples()["features"].bfloat16()}
+    assert (
+        predict_logits(rebalanced(method, trained(), given), samples()["features"]).isfinite().all()
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_survive_a_round_trip(method: Rebalancer) -> None:
+    assert Rebalancer.parse(method.dump()) == method
+
+
+@pytest.mark.parametrize("head", ["cosine", "mlp", "causal_norm"])
+@pytest.mark.parametrize("name", sorted(Rebalancer.shelf))
+def test_other_heads_work_or_are_refused_by_name(name: str, head: str) -> None:
+    method = Rebalancer.parse(name)
+    if name in LINEAR_ONLY:
+        with pytest.raises(ValueError, match=f"needs the head 'linear'.*received '{head}'"):
+            rebalanced(method, trained(head))
+    else:
+        result = rebalanced(method, trained(head))
+        assert predict_logits(result, samples()["features"]).isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(set(Rebalancer.shelf) - {"none", "tde"}))
+def test_rare_classes_gain(name: str) -> None:
+    # tde starts from a head of its own, so it is compared with that head below
+    counts = (400, 40, 8)
+    before = trained(counts=counts)
+    after = rebalanced(Rebalancer.parse(name), before, samples(counts))
+    assert balanced_accuracy(after) > balanced_accuracy(before)
+
+
+# --- logit adjustment -----------------------------------------------------------------------------
+
+
+def test_logit_adjustment_agrees_with_the_official_expression() -> None:
+    case, inputs = "logit_adjust_posthoc_tau1.0", GOLDEN.inputs("logit_adjust_posthoc_tau1.0")
+    # counts of which the prior is the share: scaled up far enough, rounding does not show
+    counts = (inputs["prior"] * 1e15).round().long()
+    result = LogitAdjustment()(
+        classifier=double({"weight": torch.zeros(10, 1, dtype=torch.float64)}), class_counts=counts
+    )
+    adjusted = inputs["logits"] + result.logit_offset
+    torch.testing.assert_close(adjusted, GOLDEN.output(case, "adjusted"), rtol=1e-9, atol=1e-9)
+    assert torch.equal(adjusted.argmax(1), GOLDEN.output(case, "pred"))
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 8.0])
+def test_logit_adjustment_equals_its_oracle(tau: float) -> None:
+    counts = torch.tensor([500, 0, 20, 1])
+    classifier = double({"weight": torch.zeros(4, 1, dtype=torch.float64)})
+    offset = LogitAdjustment(tau=tau)(classifier=classifier, class_counts=counts).logit_offset
+    expected = oracle.prior_offset(counts.tolist(), tau)
+    torch.testing.assert_close(offset, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_equal_counts_change_no_prediction_and_the_offset_is_set_not_added() -> None:
+    classifier = trained()
+    method = LogitAdjustment()
+    offset = method(classifier=classifier, class_counts=torch.tensor([7, 7, 7])).logit_offset
+    torch.testing.assert_close(offset, offset[:1].expand(3))
+    once = rebalanced(method, classifier)
+    assert torch.equal(rebalanced(method, once).logit_offset, once.logit_offset)
+
+
+# --- tau-norm -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 2.0])
+def test_tau_norm_agrees_with_the_official_code(tau: float) -> None:
+    case, inputs = f"tau_norm_{tau}", GOLDEN.inputs(f"tau_norm_{tau}")
+    bias = torch.ones(len(inputs["weight"]), dtype=torch.float64)
+    result = TauNorm(tau=tau)(classifier=double({"weight": inputs["weight"], "bias": bias}))
+    weight = result.state["weight"]
+    torch.testing.assert_close(weight, GOLDEN.output(case, "weight"), rtol=1e-9, atol=1e-9)
+    logits = inputs["features"] @ weight.T + result.state["bias"]
+    torch.testing.assert_close(logits, GOLDEN.output(case, "logits"), rtol=1e-9, atol=1e-9)
+
+
+def test_tau_norm_equals_its_oracle_with_a_zero_vector_and_keeps_a_bias_if_asked() -> None:
+    weight = torch.randn(4, 3, generator=seeded(), dtype=torch.float64)
+    weight[2] = 0
+    state = {"weight": weight, "bias": torch.arange(4, dtype=torch.float64)}
+    result = TauNorm(tau=0.7, keep_bias=True)(classifier=double(state)).state
+    expected = oracle.tau_normalized(weight.tolist(), 0.7)
+    torch.testing.assert_close(result["weight"], torch.tensor(expected, dtype=torch.float64))
+    assert torch.equal(result["bias"], state["bias"])
+
+
+def test_tau_norm_reads_a_head_without_bias() -> None:
+    result = TauNorm()(classifier=double({"weight": torch.eye(3, dtype=torch.float64) * 5}))
+    assert result.state.keys() == {"weight"}
+
+
+# --- nearest class mean ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "distance"), [("ncm_un_cos", "dot"), ("ncm_l2n_cos", "normalized_dot")]
+)
+def test_ncm_agrees_with_the_official_code(case: str, distance: str) -> None:
+    inputs = GOLDEN.inputs(case)
+    labels, features = inputs["train_labels"], inputs["features"]
+    classes = int(labels.max()) + 1
+    classifier = double({"weight": torch.zeros(classes, 12, dtype=torch.float64)})
+    result = NCM(distance=distance)(
+        classifier=classifier, features=inputs["train_features"], labels=labels
+    )
+    torch.testing.assert_close(
+        result.state["weight"], GOLDEN.output(case, "centroids"), rtol=1e-9, atol=1e-9
+    )
+    # the official logits are divided by D, and by the length of x where features are normalised
+    length = features.norm(dim=1, keepdim=True) if distance == "normalized_dot" else 1.0
+    logits = features @ result.state["weight"].T / length / features.shape[1]
+    torch.testing.assert_close(logits, GOLDEN.output(case, "logits"), rtol=1e-9, atol=1e-9)
+
+
+def test_ncm_predicts_the_nearest_mean() -> None:
+    given = samples()
+    result = rebalanced(NCM(), trained())
+    fresh = samples((20, 20, 20), seed=5)["features"]
+    expected = [
+        oracle.nearest_mean(row, given["features"].tolist(), given["labels"].tolist())
+        for row in fresh.tolist()
+    ]
+    assert predict_logits(result, fresh).argmax(1).tolist() == expected
+
+
+# --- training on cached features ------------------------------------------------------------------
+
+
+def test_head_training_equals_its_oracle() -> None:
+    given = samples()
+    module = training.new_head(
+        Head.parse("linear"), num_features=WIDTH, num_classes=3, generator=seeded()
+    ).double()
+    state = training.head_state(module)
+    features, labels = given["features"].double(), given["labels"]
+    draws = training.class_balanced_draws(labels, num_draws=50, generator=seeded(1))
+    training.train_head(
+        module,
+        features=features,
+        labels=labels,
+        draws=draws,
+        batch_size=16,
+        lr=0.3,
+        weight_decay=0.01,
+    )
+    rows, names = features.tolist(), labels.tolist()
+    batches = [[(rows[i], names[i]) for i in batch.tolist()] for batch in draws.split(16)]
+    weight, bias = oracle.sgd_softmax(
+        state["weight"].tolist(), state["bias"].tolist(), batches, lr=0.3, weight_decay=0.01
+    )
+    torch.testing.assert_close(module.weight.data, torch.tensor(weight, dtype=torch.float64))
+    torch.testing.assert_close(module.bias.data, torch.tensor(bias, dtype=torch.float64))
+
+
+def test_class_balanced_draws_are_uniform_over_the_classes_that_occur() -> None:
+    labels = torch.tensor([0] * 97 + [3] * 3)
+    draws = training.class_balanced_draws(labels, num_draws=20000, generator=seeded())
+    share = float((labels[draws] == 3).double().mean())
+    assert share == pytest.approx(0.5, abs=0.02)  # deviation 0.0035
+
+
+def test_a_head_that_diverges_is_an_error() -> None:
+    given = {**samples(), "features": samples()["features"] * 1e20}
+    with pytest.raises(ArithmeticError, match="smaller lr"):
+        rebalanced(CRT(lr=1e19, epochs=20), trained(), given)
+
+
+def test_crt_starts_anew_with_the_settings_of_the_same_head() -> None:
+    classifier = trained("cosine")._replace(logit_offset=torch.tensor([5.0, 0.0, 0.0]))
+    result = rebalanced(CRT(epochs=0), classifier)
+    assert result.head == classifier.head
+    assert not torch.allclose(result.state["weight"], classifier.state["weight"])
+    assert torch.equal(result.logit_offset, torch.zeros(3))
+
+
+def test_lws_only_rescales_rows_and_lws_plus_turns_them() -> None:
+    classifier = trained()
+    for method, turns in ((LWS(), False), (LWSPlus(head_lr_factor=0.0), False), (LWSPlus(), True)):
+        result = rebalanced(method, classifier)
+        cosine = torch.nn.functional.cosine_similarity(
+            result.state["weight"], classifier.state["weight"], dim=1
+        )
+        assert torch.allclose(cosine.abs(), torch.ones(3), atol=1e-6) is not turns
+        factor = result.state["bias"] / classifier.state["bias"]
+        if not turns:
+            ratio = result.state["weight"] / classifier.state["weight"]
+            torch.testing.assert_close(ratio, factor[:, None].expand_as(ratio))
+        assert not torch.allclose(factor, torch.ones(3))
+
+
+def test_no_epochs_of_scaling_change_nothing() -> None:
+    classifier = trained()
+    for method in (LWS(epochs=0), LWSPlus(epochs=0), NoRebalancer()):
+        result = rebalanced(method, classifier)
+        for name, value in classifier.state.items():
+            torch.testing.assert_close(result.state[name], value)
+
+
+# --- causal ---------------------------------------------------------------------------------------
+
+
+def test_tde_predicts_as_the_official_code() -> None:
+    case, inputs = "causal_h2_tau16_a1.5_g0.03125", GOLDEN.inputs("causal_h2_tau16_a1.5_g0.03125")
+    state = {"weight": inputs["weight"], "mean_feature": inputs["embed_mean"]}
+    result = TDE(alpha=1.5)(
+        classifier=double(state, "causal_norm"),
+        features=inputs["features"],
+        labels=torch.zeros(16, dtype=torch.int64),
+        generator=seeded(),
+    )
+    module = training.loaded_head(result).double().eval()
+    module.load_state_dict(result.state)
+    torch.testing.assert_close(
+        module(inputs["features"]), GOLDEN.output(case, "tde_logits"), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_tde_keeps_a_causal_head_but_for_alpha() -> None:
+    classifier = trained("causal_norm")
+    result = rebalanced(TDE(alpha=0.4), classifier)
+    assert result.head == Head.parse({"causal_norm": {"alpha": 0.4}})
+    assert all(torch.equal(result.state[k], v) for k, v in classifier.state.items())
+
+
+def test_tde_on_another_head_stores_the_mean_feature_and_helps_rare_classes() -> None:
+    plain = rebalanced(TDE(alpha=0.0), trained())
+    causal = rebalanced(TDE(alpha=1.0), trained())
+    assert torch.equal(causal.feature_mean, causal.state["mean_feature"])
+    direction = samples()["features"].mean(0)
+    cosine = torch.nn.functional.cosine_similarity(causal.feature_mean, direction, dim=0)
+    assert cosine > 0.9
+    assert all(torch.equal(causal.state[k], v) for k, v in plain.state.items())
+    assert balanced_accuracy(causal) > balanced_accuracy(plain)
+
+
+# --- speed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "width", "limit"), [(400, 128, 0.3), (12_406, 64, 2.5)])
+def test_a_head_is_trained_in_a_moment(count: int, width: int, limit: float) -> None:
+    # 0.03 and 0.25 s of a quiet core; the limits leave room for busy machines
+    labels = torch.randint(10, (count,), generator=seeded())
+    features = torch.randn(count, width, generator=seeded(1))
+    zeros, counts = torch.zeros(10), torch.bincount(labels, minlength=10)
+    classifier = Classifier(Head.parse("linear"), width, {}, zeros, counts, zeros)
+    start = time.process_time()
+    CRT()(classifier=classifier, features=features, labels=labels, generator=seeded(2))
+    assert time.process_time() - start < limit

@@ -1,0 +1,122 @@
+"""The device loader: order, shares of workers, last batches, sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.artifacts import ImageView, LabelledView
+from trainables.loader import Loader, draw_positions
+from trainables.methods.augmentations import Augmentation
+from trainables.methods.augmentations.crop_flip import CropFlip
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def view(count: int) -> LabelledView:
+    """Images of a stored array of 50 in falling order; image n is all n, its label n % 5."""
+    stored = np.broadcast_to(np.arange(50, dtype=np.uint8)[:, None, None, None], (50, 8, 8, 3))
+    indices = np.arange(50)[::-1][:count].astype(np.int64)
+    return LabelledView(stored, indices, indices % 5, 5, "digest")
+
+
+def loader(count: int, batch_size: int = 4, augmentation: Augmentation | None = None) -> Loader:
+    return Loader(view(count), batch_size=batch_size, augmentation=augmentation)
+
+
+def test_epoch_serves_positions_in_order_with_their_labels() -> None:
+    positions = torch.tensor([3, 0, 7, 7, 1, 2])
+    batches = list(loader(10).epoch(positions=positions, generator=seeded()))
+    assert [len(batch.images) for batch in batches] == [4, 2]
+    for batch, wanted in zip(batches, positions.split(4), strict=True):
+        assert torch.equal(batch.positions, wanted)
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.shape[1:] == (3, 8, 8)
+        assert torch.equal(batch.images[:, 0, 0, 0].long(), 49 - wanted)
+        assert batch.labels is not None
+        assert torch.equal(batch.labels, (49 - wanted) % 5)
+
+
+def test_image_view_has_no_labels() -> None:
+    labelled = view(6)
+    served = Loader(ImageView(labelled.images, labelled.indices, "d"), batch_size=4)
+    assert all(batch.labels is None for batch in served.sequential())
+    assert len(served) == 6
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(8, [4, 4]), (9, [4, 5]), (10, [4, 4, 2]), (5, [5])])
+def test_last_batch_of_one_joins_the_one_before(count: int, sizes: list[int]) -> None:
+    epoch = loader(count).epoch(positions=torch.arange(count), generator=seeded())
+    assert [len(batch.images) for batch in epoch] == sizes
+
+
+def test_epoch_of_one_sample_trains_batch_norm() -> None:
+    (batch,) = loader(1).epoch(positions=torch.tensor([0]), generator=seeded())
+    norm = torch.nn.BatchNorm1d(3).train()
+    assert norm(batch.images.float().mean((2, 3))).isfinite().all()
+    assert batch.positions.tolist() == [0, 0]
+
+
+def test_empty_epoch_and_empty_view_give_no_batches() -> None:
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert list(loader(5).epoch(positions=nothing, generator=seeded(), world_size=2)) == []
+    assert list(loader(0).sequential()) == []
+
+
+def test_sequential_serves_each_sample_once_without_augmentation() -> None:
+    batches = list(loader(9, augmentation=CropFlip()).sequential())
+    assert torch.cat([batch.positions for batch in batches]).tolist() == list(range(9))
+    images = torch.cat([batch.images for batch in batches])
+    assert images[:, 0, 0, 0].tolist() == list(range(49, 40, -1))
+
+
+def test_augmentation_repeats_with_its_seed_and_differs_without() -> None:
+    def epoch(seed: int) -> torch.Tensor:
+        served = loader(20, augmentation=CropFlip())
+        parts = served.epoch(positions=torch.arange(20), generator=seeded(seed))
+        return torch.cat([batch.images for batch in parts])
+
+    assert torch.equal(epoch(0), epoch(0))
+    assert not torch.equal(epoch(0), epoch(1))
+    assert torch.equal(loader(20).images, loader(20, augmentation=CropFlip()).images)
+
+
+@pytest.mark.parametrize(("count", "world_size"), [(20, 2), (21, 2), (10, 4), (3, 8)])
+def test_workers_share_an_epoch_equally_and_completely(count: int, world_size: int) -> None:
+    order = draw_positions(None, count, seeded(3))
+    shares = []
+    for rank in range(world_size):
+        epoch = loader(count).epoch(
+            positions=order, generator=seeded(rank), rank=rank, world_size=world_size
+        )
+        shares.append(torch.cat([batch.positions for batch in epoch]))
+    lengths = {len(share) for share in shares}
+    assert len(lengths) == 1
+    assert set(torch.cat(shares).tolist()) == set(range(count))
+
+
+def test_no_probability_is_a_random_order_of_all() -> None:
+    order = draw_positions(None, 100, seeded())
+    assert sorted(order.tolist()) == list(range(100))
+    assert order.tolist() != list(range(100))
+    equal = draw_positions(torch.full((100,), 0.01), 100, seeded())
+    assert torch.equal(order, equal)
+
+
+def test_draws_follow_the_probability() -> None:
+    weights = torch.tensor([0.0, 1.0, 2.0, 0.0, 5.0, 0.0])
+    drawn = draw_positions(weights, 80_000, seeded())
+    found = torch.bincount(drawn, minlength=6) / 80_000
+    wanted = weights / 8
+    # Four standard errors of a frequency.
+    assert ((found - wanted).abs() <= 4 * (wanted * (1 - wanted) / 80_000).sqrt()).all()
+    assert torch.equal(drawn, draw_positions(weights, 80_000, seeded()))
+
+
+def test_draws_of_another_number_than_samples() -> None:
+    drawn = draw_positions(torch.ones(4), 10, seeded())
+    assert len(drawn) == 10
+    assert drawn.max() < 4

@@ -1,0 +1,182 @@
+"""Every stage for real, on a handful of digits."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.artifacts import load_artifact, save_artifact
+from trainables.context import Context
+from trainables.data import Views, build_views
+from trainables.experiment import Experiment, load_experiment
+from trainables.pipeline import plan, run, run_step
+from trainables.settings import assign
+
+SMALL = {
+    "classify.training.epochs": 3,
+    "classify.training.batch_size": 32,
+    "update.training.epochs": 3,
+    "update.training.batch_size": 64,
+    "score.threshold": {"known_recall": {"keep": 0.7}},
+}
+
+
+@pytest.fixture(scope="module")
+def base() -> Experiment:
+    return assign(load_experiment("experiments/digits.yaml"), SMALL)
+
+
+@pytest.fixture(scope="module")
+def views(base: Experiment) -> Views:
+    return build_views(base.data)
+
+
+@pytest.fixture(scope="module")
+def artifacts(base: Experiment, views: Views) -> dict[str, Any]:
+    return run(base, Context(), views=views)
+
+
+def again(stage: str, experiment: Experiment, artifacts: dict[str, Any]) -> dict[str, Any]:
+    """Run one stage on the artifacts of a whole run."""
+    step = next(s for s in plan(experiment) if s.stage == stage)
+    return run_step(step, {name: artifacts[name] for name in step.inputs}, Context())
+
+
+def test_metrics_are_finite_and_in_range(artifacts: dict[str, Any]) -> None:
+    metrics = artifacts["evaluation"].metrics
+    assert all(np.isfinite(v) for v in metrics.values())
+    shares = ["accuracy", "accuracy/balanced", "novelty/auroc", "update/accuracy"]
+    assert all(0 <= metrics[f"evaluate/{name}"] <= 1 for name in shares)
+    assert metrics["evaluate/oracle"] == 0.0
+
+
+def test_the_same_seed_gives_the_same_run(
+    base: Experiment, views: Views, artifacts: dict[str, Any]
+) -> None:
+    second = run(base, Context(), views=views)
+    assert second["evaluation"].metrics == artifacts["evaluation"].metrics
+    for name, tensor in artifacts["backbone"].state.items():
+        assert torch.equal(tensor, second["backbone"].state[name])
+
+
+def test_another_seed_gives_another_run(base: Experiment, views: Views) -> None:
+    short = assign(base, {"classify.training.epochs": 1})
+    first, second = (run(short, Context(seed=s), views=views)["classifier"] for s in (0, 1))
+    assert not torch.equal(first.state["weight"], second.state["weight"])
+
+
+def test_training_leaves_the_ambient_generator_alone(base: Experiment, views: Views) -> None:
+    torch.random.set_rng_state(torch.Generator().manual_seed(5).get_state())
+    before = torch.random.get_rng_state()
+    run(assign(base, {"classify.training.epochs": 1}), Context(), views=views)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_rebalance_does_not_touch_the_trunk(base: Experiment, artifacts: dict[str, Any]) -> None:
+    step = next(s for s in plan(base) if s.stage == "rebalance")
+    assert "backbone" not in step.inputs
+    assert set(step.outputs) == {"classifier"}
+
+
+def test_the_student_starts_with_the_old_rows_bit_by_bit(
+    base: Experiment, artifacts: dict[str, Any]
+) -> None:
+    still = assign(base, {"update.training.epochs": 0})
+    grown = again("update", still, artifacts)["updated_classifier"]
+    old = artifacts["classifier"].state["weight"]
+    assert torch.equal(grown.state["weight"][: len(old)], old)
+    assert len(grown.state["weight"]) == len(old) + artifacts["pseudo_labels"].num_clusters
+
+
+def test_head_mode_keeps_the_trunk_and_full_mode_moves_it(
+    base: Experiment, artifacts: dict[str, Any]
+) -> None:
+    full = assign(base, {"update.mode": "full", "update.training.epochs": 1})
+    old = artifacts["backbone"].state
+    head = artifacts["updated_backbone"].state
+    moved = again("update", full, artifacts)["updated_backbone"].state
+    assert all(torch.equal(old[k], head[k]) for k in old)
+    assert any(not torch.equal(old[k], moved[k]) for k in old)
+
+
+def test_an_empty_pool_selection_leaves_the_model_as_it_was(
+    base: Experiment, artifacts: dict[str, Any]
+) -> None:
+    none = {**artifacts}
+    none["pool_selection"] = none["pool_selection"]._replace(
+        positions=torch.zeros(0, dtype=torch.int64)
+    )
+    none.update(again("discover", base, none))
+    assert none["pseudo_labels"].num_clusters == 0
+    none.update(again("update", base, none))
+    assert none["updated_classifier"] is none["classifier"]
+    metrics = again("evaluate", base, none)["evaluation"].metrics
+    assert metrics["evaluate/update/accuracy/novel"] == 0.0
+    assert metrics["evaluate/update/forgetting"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_oracle_is_marked(base: Experiment, views: Views) -> None:
+    oracle = assign(base, {"discover.pseudo_labeler": "oracle"})
+    metrics = run(oracle, Context(), views=views)["evaluation"].metrics
+    assert metrics["evaluate/oracle"] == 1.0
+
+
+def test_pool_labels_do_not_change_anything_before_evaluate(
+    base: Experiment, views: Views, artifacts: dict[str, Any]
+) -> None:
+    shuffled = views._replace(
+        pool_labels=views.pool_labels._replace(labels=views.pool_labels.labels[::-1].copy())
+    )
+    second = run(base, Context(), views=shuffled)
+    assert torch.equal(second["pseudo_labels"].labels, artifacts["pseudo_labels"].labels)
+    for name, tensor in artifacts["updated_classifier"].state.items():
+        assert torch.equal(tensor, second["updated_classifier"].state[name])
+
+
+def test_simclr_pretraining_reads_no_label_and_trains(base: Experiment, views: Views) -> None:
+    simclr = assign(base, {"pretrain.method": "simclr", "pretrain.training.epochs": 2})
+    step = plan(simclr)[0]
+    view = views.known_train
+    losses: list[float] = []
+    context = Context(report=lambda m, e: losses.append(m["pretrain/loss"]))
+    first = run_step(step, {"known_train": view}, context)["backbone"]
+    blind = view._replace(labels=np.zeros_like(view.labels))
+    second = run_step(step, {"known_train": blind}, Context())["backbone"]
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(t, second.state[k]) for k, t in first.state.items())
+
+
+def test_a_checkpoint_is_loaded_by_the_supervised_pretrainer(
+    base: Experiment, views: Views, artifacts: dict[str, Any], tmp_path: Any
+) -> None:
+    save_artifact(artifacts["backbone"], tmp_path)
+    path = tmp_path / "trunk.safetensors"
+    from safetensors.torch import save_file
+
+    save_file(artifacts["backbone"].state, path)
+    loaded = assign(base, {"pretrain.method": {"supervised": {"checkpoint": str(path)}}})
+    result = run_step(plan(loaded)[0], {"known_train": views.known_train}, Context())
+    assert all(
+        torch.equal(t, artifacts["backbone"].state[k]) for k, t in result["backbone"].state.items()
+    )
+
+
+@pytest.mark.parametrize("name", ["backbone", "classifier", "scorer", "features", "evaluation"])
+def test_artifacts_survive_storage(name: str, artifacts: dict[str, Any], tmp_path: Any) -> None:
+    artifact = artifacts[name]
+    digest = save_artifact(artifact, tmp_path / "one")
+    loaded = load_artifact(type(artifact), tmp_path / "one")
+    assert save_artifact(loaded, tmp_path / "two") == digest
+    assert type(loaded) is type(artifact)
+
+
+@pytest.mark.parametrize("choice", ["none", "logit_adjustment", "crt", "tau_norm", "tde"])
+def test_every_rebalancer_runs_through_to_the_update(
+    choice: str, base: Experiment, artifacts: dict[str, Any]
+) -> None:
+    changed = assign(base, {"rebalance.method": choice})
+    mine = {**artifacts, "classifier": artifacts["classifier"]}
+    for stage in ("rebalance", "score", "discover", "update", "evaluate"):
+        mine.update(again(stage, changed, mine))
+    assert mine["evaluation"].metrics["evaluate/accuracy/balanced"] > 0.2

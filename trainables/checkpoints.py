@@ -1,0 +1,148 @@
+"""Checkpoints inside a stage: a training that died goes on, and ends as if it had not."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.context import Context
+from trainables.distributed import shared
+from trainables.optimizers import Optimizer
+
+logger = logging.getLogger(__name__)
+
+SHARE_OF_TIME = 0.04  # checkpoints may cost this much of the training, however slow the disk is
+KEPT_FILES = 2  # the newest, and the one before it in case that the newest is damaged
+DIGEST_BYTES = 32
+
+
+class Parts(NamedTuple):
+    """What is saved and loaded in place.
+
+    ``averages`` are running means: linear in what they average, so that those of several workers
+    can be averaged themselves.
+    """
+
+    modules: Mapping[str, torch.nn.Module]
+    optimizer: Optimizer
+    averages: Mapping[str, Tensor]
+
+
+class Checkpoints:
+    """Saves a training at the end of epochs, and finds it again.
+
+    An epoch that ends within ``context.checkpoint_seconds`` after the last checkpoint is not
+    saved, nor one that ends before the last checkpoint's cost is 4 % of the time: short trainings
+    write nothing. Draws need no state, because every generator is seeded by its epoch.
+
+    Only the first worker writes and reads; the others get what it read.
+
+    Args:
+        context: Its ``folder`` is where files go; ``None`` keeps nothing.
+        name: Tells the trainings of one stage apart.
+        parts: What is saved.
+    """
+
+    def __init__(self, context: Context, name: str, parts: Parts) -> None:
+        self.context, self.parts = context, parts
+        self.name = name.replace("/", "-")
+        self.saved = time.monotonic()
+        self.cost = 0.0
+
+    def restore(self) -> list[dict[str, float]]:
+        """Load the newest valid checkpoint and return the reports of the epochs that it holds."""
+        found = self._read() if self.context.rank == 0 else None
+        payload = shared(found, self.context)
+        self.saved = time.monotonic()
+        if payload is None:
+            return []
+        state = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+        for name, module in self.parts.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, tensor in self.parts.averages.items():
+            tensor.copy_(state["averages"][name])
+        self.parts.optimizer.load_state_dict(state["optimizer"])
+        reports: list[dict[str, float]] = state["reports"]
+        logger.info("%s goes on after epoch %d", self.name, len(reports))
+        return reports
+
+    def save_if_due(self, reports: list[dict[str, float]]) -> None:
+        """Save after the epoch that made the last of ``reports``, unless that is too soon."""
+        start = time.monotonic()
+        seconds = self.context.checkpoint_seconds
+        wait = max(seconds, self.cost / SHARE_OF_TIME) if seconds else 0.0
+        if self.context.folder is None or self.context.rank or start - self.saved < wait:
+            return
+        state = {
+            "modules": {name: module.state_dict() for name, module in self.parts.modules.items()},
+            "averages": dict(self.parts.averages),
+            "optimizer": self.parts.optimizer.state_dict(),
+            "reports": reports,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        payload = buffer.getvalue()
+        path = self.context.folder / f"{self.name}.{len(reports):06d}.checkpoint"
+        write_atomically(path, hashlib.sha256(payload).digest() + payload)
+        for old in list(self._files())[KEPT_FILES:]:
+            old.unlink(missing_ok=True)
+        self.saved = time.monotonic()
+        self.cost = self.saved - start
+
+    def _read(self) -> bytes | None:
+        """Return the content of the newest file that is what was written."""
+        for path in self._files():
+            content = path.read_bytes()
+            digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+            if hashlib.sha256(payload).digest() == digest:
+                return payload
+            logger.warning("%s is damaged and was ignored", path)
+        return None
+
+    def _files(self) -> Iterator[Path]:
+        """Yield the checkpoints of this training, the newest first."""
+        if self.context.folder is not None:
+            yield from sorted(self.context.folder.glob(f"{self.name}.*.checkpoint"), reverse=True)
+
+
+def decided(context: Context, name: str, decide: Callable[[], Any]) -> Any:
+    """Return a choice that depends on the machine: made once, by the first worker, then kept.
+
+    A training that goes on, and every worker of a group, must not choose again.
+
+    Args:
+        context: Its ``folder`` keeps the choice, if there is one.
+        name: What is chosen.
+        decide: Makes the choice: a JSON value.
+    """
+    path = None if context.folder is None else context.folder / f"{name.replace('/', '-')}.json"
+    choice = None
+    if context.rank == 0:
+        if path is not None and path.is_file():
+            choice = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            choice = decide()
+            if path is not None:
+                write_atomically(path, json.dumps(choice).encode())
+    return shared(choice, context)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is either whole or absent, also when power or process goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

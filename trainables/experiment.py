@@ -1,0 +1,208 @@
+"""The whole schema: data and the stages' settings, in the order in which the stages run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from trainables.methods.augmentations import Augmentation
+from trainables.methods.calibrators import Calibrator
+from trainables.methods.clusterers import Clusterer
+from trainables.methods.distillers import Distiller
+from trainables.methods.heads import Head
+from trainables.methods.losses import Loss
+from trainables.methods.method import Range
+from trainables.methods.pretrainers import Pretrainer
+from trainables.methods.profiles import Profile
+from trainables.methods.pseudo_labelers import PseudoLabeler
+from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.samplers import Sampler
+from trainables.methods.scores import Score
+from trainables.methods.splits import Split
+from trainables.methods.thresholds import Threshold
+from trainables.settings import Settings, assign, build, parse_assignments, read_yaml
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Stream(Settings):
+    """What flows past the deployed model: unlabelled images of known, new and unrelated kind.
+
+    Counts are upper bounds; a source with fewer images gives what it has.
+    """
+
+    known: Annotated[int, Field(ge=0)] = 200
+    novel: Annotated[int, Field(ge=0)] = 300
+    unrelated: Annotated[int, Field(ge=0)] = 40
+    unrelated_source: str = "noise"
+
+
+class Data(Settings):
+    """A data source and the protocol that cuts it, in this fixed order.
+
+    Hold out the new classes, carve a balanced validation slice, make the known classes
+    long-tailed, lay out the stream.
+    """
+
+    source: str = "digits"
+    root: str = "data"
+    image_size: Annotated[int, Field(ge=8)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    split: Split = Field(default="random")  # type: ignore[assignment]
+    novel_classes: Annotated[int, Field(ge=2)] = 3
+    validation_novel_classes: Count = 1
+    validation_per_class: Count = 20
+    profile: Profile = Field(default="exponential")  # type: ignore[assignment]
+    stream: Stream = Stream()
+    world: Literal["validation", "test"] = "validation"
+    skip_unreadable: bool = False
+
+    @model_validator(mode="after")
+    def _some_novel_classes_left(self) -> Data:
+        """Refuse to spend all new classes on validation."""
+        if self.validation_novel_classes >= self.novel_classes:
+            raise ValueError(
+                "data.validation_novel_classes: must be smaller than data.novel_classes "
+                f"({self.novel_classes}), the rest is for the test; "
+                f"received {self.validation_novel_classes}"
+            )
+        return self
+
+
+class Training(Settings):
+    """How a module is trained: optimiser, schedule, precision.
+
+    ``batch_size`` is the whole batch, shared by the workers. ``sync_batchnorm`` lets batch
+    normalisation see all of it; it changes nothing for one worker.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 30
+    batch_size: Count = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[Positive, Range(0.01, 1.0, log=True)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[NonNegative, Range(1e-5, 1e-2, log=True)] = 5e-4
+    schedule: Literal["cosine", "one_cycle", "step", "constant"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    gamma: Positive = 0.1
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    gradient_clip: NonNegative = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    sync_batchnorm: bool = False
+
+
+class Pretrain(Settings):
+    """Where the trunk's weights come from, before any label is used."""
+
+    backbone: str = "fastnet"
+    method: Pretrainer = Field(default="none")  # type: ignore[assignment]
+    augmentation: Augmentation = Field(default="simclr_views")  # type: ignore[assignment]
+    training: Training = Training(epochs=20, batch_size=256)
+
+
+class Classify(Settings):
+    """The first classifier, trained with the trunk on the long-tailed known classes."""
+
+    head: Head = Field(default="linear")  # type: ignore[assignment]
+    loss: Loss = Field(default="cross_entropy")  # type: ignore[assignment]
+    sampler: Sampler = Field(default="instance_balanced")  # type: ignore[assignment]
+    augmentation: Augmentation = Field(default="crop_flip")  # type: ignore[assignment]
+    training: Training = Training()
+
+
+class Extract(Settings):
+    """Features of every open view under the trained trunk, computed once for all that follows."""
+
+    batch_size: Count = 512
+
+
+class Rebalance(Settings):
+    """A correction of the classifier for the long tail, on frozen features."""
+
+    method: Rebalancer = Field(default="none")  # type: ignore[assignment]
+
+
+class Screen(Settings):
+    """Confidence, calibration and the threshold that sends samples to the pool."""
+
+    method: Score = Field(default="energy")  # type: ignore[assignment]
+    calibrator: Calibrator = Field(default="temperature")  # type: ignore[assignment]
+    threshold: Threshold = Field(default="precision")  # type: ignore[assignment]
+
+
+class Discover(Settings):
+    """Pseudo-labels for the samples in the pool."""
+
+    clusterer: Clusterer = Field(default="constrained_kmeans")  # type: ignore[assignment]
+    pseudo_labeler: PseudoLabeler = Field(default="knn_agreement")  # type: ignore[assignment]
+    num_clusters: Count | None = None
+    max_clusters: Count = 10
+
+
+class Update(Settings):
+    """Two teachers make one student with more classes, in alternating phases.
+
+    ``exemplars_per_class`` images of each known class are rehearsed (``None``: all of them).
+
+    ``mode="head"`` trains the head alone on cached features; ``mode="full"`` alternates phase A
+    (trunk frozen, head trains) and phase B (trunk trains with ``lr * trunk_lr_factor``, head
+    frozen) for ``rounds`` rounds.
+    """
+
+    distiller: Distiller = Field(default="double_teacher")  # type: ignore[assignment]
+    mode: Literal["head", "full"] = "head"
+    rounds: Count = 1
+    trunk_lr_factor: Annotated[Positive, Range(0.01, 0.1, log=True)] = 0.1
+    exemplars_per_class: Annotated[int, Field(ge=1)] | None = None
+    loss: Loss = Field(default="cross_entropy")  # type: ignore[assignment]
+    sampler: Sampler = Field(default="class_balanced")  # type: ignore[assignment]
+    augmentation: Augmentation = Field(default="crop_flip")  # type: ignore[assignment]
+    training: Training = Training(epochs=20, lr=0.05)
+
+
+class Evaluate(Settings):
+    """What is measured; the only stage that is handed held-out views."""
+
+    many_above: Annotated[int, Field(ge=0)] = 100
+    few_below: Annotated[int, Field(ge=0)] = 20
+    bins: Count = 15
+
+
+class Experiment(Settings):
+    """One recipe: data, seed, and every stage's settings."""
+
+    name: str = "experiment"
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data = Data()
+    pretrain: Pretrain = Pretrain()
+    classify: Classify = Classify()
+    extract: Extract = Extract()
+    rebalance: Rebalance = Rebalance()
+    score: Screen = Screen()
+    discover: Discover = Discover()
+    update: Update = Update()
+    evaluate: Evaluate = Evaluate()
+
+
+def load_experiment(path: str | Path | None, sets: Iterable[str] = ()) -> Experiment:
+    """Read an experiment file and apply ``--set path=value`` texts, which win over the file.
+
+    Args:
+        path: YAML file; ``None`` starts from the defaults.
+        sets: Texts ``path=value``.
+
+    Raises:
+        ConfigError: One line that names what is wrong.
+    """
+    tree: dict[str, Any] = {} if path is None else read_yaml(Path(path))
+    experiment = build(Experiment, tree)
+    changes = parse_assignments(sets)
+    return assign(experiment, changes) if changes else experiment

@@ -1,0 +1,174 @@
+"""Train a head on cached features: seconds become milliseconds, the trunk is not even loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from trainables.artifacts import Classifier
+from trainables.context import ambient_rng
+from trainables.methods.heads import Head
+
+MOMENTUM = 0.9
+
+
+class ScaledLinear(nn.Module):
+    """A linear head with a factor per class: ``scale_c (w_c . x + b_c)``.
+
+    Args:
+        linear: The head that is scaled; it is used as it is, not copied.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self.scale = nn.Parameter(torch.ones_like(linear.weight[:, 0]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits ``[B, C]``."""
+        logits: Tensor = self.scale * self.linear(features)
+        return logits
+
+    def folded(self) -> dict[str, Tensor]:
+        """Return the state of the linear head that gives the same logits."""
+        return {
+            name: (value * self.scale[:, None] if value.ndim == 2 else value * self.scale).detach()
+            for name, value in self.linear.state_dict().items()
+        }
+
+
+def new_head(
+    head: Head, *, num_features: int, num_classes: int, generator: torch.Generator
+) -> nn.Module:
+    """Return a freshly initialised head module; the draws come from ``generator``."""
+    with ambient_rng(_branch(generator)):
+        module: nn.Module = head.build(num_features, num_classes)
+    return module
+
+
+def loaded_head(classifier: Classifier) -> nn.Module:
+    """Return the classifier's head as a module with its weights."""
+    with ambient_rng(torch.Generator()):  # the drawn weights are overwritten
+        module: nn.Module = classifier.head.build(
+            classifier.num_features, len(classifier.class_counts)
+        )
+    module.load_state_dict(classifier.state)
+    return module
+
+
+def scaled_linear(classifier: Classifier, *, owner: str) -> ScaledLinear:
+    """Return the classifier's linear head with a factor per class, all 1.
+
+    Raises:
+        ValueError: The head is not linear; ``owner`` is who says so.
+    """
+    module = loaded_head(classifier)
+    if not isinstance(module, nn.Linear):
+        raise ValueError(
+            f"{owner} needs the head 'linear', which a factor per class turns into another one; "
+            f"received '{classifier.head.name}'"
+        )
+    return ScaledLinear(module)
+
+
+def class_balanced_draws(labels: Tensor, *, num_draws: int, generator: torch.Generator) -> Tensor:
+    """Draw sample indices ``[num_draws]`` with replacement, every class that occurs alike.
+
+    Example:
+        >>> labels = torch.tensor([0] * 90 + [1] * 10)
+        >>> draws = class_balanced_draws(
+        ...     labels, num_draws=1000, generator=torch.Generator().manual_seed(0)
+        ... )
+        >>> 400 < int((labels[draws] == 1).sum()) < 600
+        True
+    """
+    if num_draws == 0:
+        return torch.empty(0, dtype=torch.int64)
+    weights = 1.0 / torch.bincount(labels).double()[labels]
+    return torch.multinomial(weights, num_draws, replacement=True, generator=generator)
+
+
+def shuffled_draws(num_samples: int, *, epochs: int, generator: torch.Generator) -> Tensor:
+    """Return the indices of ``epochs`` passes over all samples, each in a new order.
+
+    Example:
+        >>> draws = shuffled_draws(3, epochs=2, generator=torch.Generator().manual_seed(0))
+        >>> draws[:3].sort().values.tolist(), len(draws)
+        ([0, 1, 2], 6)
+    """
+    passes = [torch.randperm(num_samples, generator=generator) for _ in range(epochs)]
+    return torch.cat(passes) if passes else torch.empty(0, dtype=torch.int64)
+
+
+def train_head(
+    module: nn.Module,
+    *,
+    features: Tensor,
+    labels: Tensor,
+    draws: Tensor,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    class_weights: Tensor | None = None,
+    slow: Iterable[nn.Parameter] = (),
+    slow_factor: float = 1.0,
+) -> nn.Module:
+    """Train a head by cross-entropy on pre-drawn samples, and return it in evaluation mode.
+
+    SGD with momentum 0.9, the learning rate falls to zero as a half cosine over all steps. Written
+    out here: building the first `torch.optim` optimiser of a process imports torch's compiler,
+    which takes longer (seconds) than the training.
+
+    Args:
+        module: What is trained: its parameters that require a gradient.
+        features: ``[N, D]``.
+        labels: ``[N]`` int64.
+        draws: Indices of the samples in the order of training; cut into batches.
+        batch_size: Samples per step.
+        lr: First learning rate.
+        weight_decay: L2 penalty on all trained parameters.
+        class_weights: Weight of each class in the loss ``[C]`` (weighted mean); ``None``: all one.
+        slow: Parameters with ``lr * slow_factor`` instead of ``lr``.
+        slow_factor: See ``slow``.
+
+    Raises:
+        ArithmeticError: A weight is NaN or infinite in the end: the learning rate is too large.
+    """
+    module.train()
+    inputs = features.to(torch.promote_types(features.dtype, torch.float32))
+    slowed = {id(parameter) for parameter in slow}
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    rates = [lr * slow_factor if id(parameter) in slowed else lr for parameter in trained]
+    momenta = [torch.zeros_like(parameter) for parameter in trained]
+    batches = draws.split(batch_size) if len(draws) else ()
+    for step, batch in enumerate(batches):
+        fraction = 0.5 * (1 + math.cos(math.pi * step / len(batches)))
+        loss = nn.functional.cross_entropy(
+            module(inputs[batch]).to(inputs.dtype), labels[batch], weight=class_weights
+        )
+        gradients = torch.autograd.grad(loss, trained)
+        with torch.no_grad():
+            for parameter, momentum, gradient, rate in zip(
+                trained, momenta, gradients, rates, strict=True
+            ):
+                momentum.mul_(MOMENTUM).add_(gradient).add_(parameter, alpha=weight_decay)
+                parameter.sub_(momentum, alpha=rate * fraction)
+    if not all(bool(parameter.isfinite().all()) for parameter in trained):
+        raise ArithmeticError(
+            f"training the head with lr {lr} gave weights that are not finite; try a smaller lr"
+        )
+    return module.eval()
+
+
+def head_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's weights and buffers, detached, in a form that an artifact stores."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _branch(generator: torch.Generator) -> torch.Generator:
+    """Return a generator seeded by one draw, so that the caller's moves on."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.Generator().manual_seed(seed)

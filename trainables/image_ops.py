@@ -1,0 +1,167 @@
+"""Whole-batch image operations on uint8 tensors, each sample with its own draw."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample, pad
+
+
+def random_integers(
+    high: int, shape: tuple[int, ...], generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Return integers in ``0..high-1`` on ``device``, drawn where the generator lives."""
+    drawn = torch.randint(high, shape, generator=generator, device=generator.device)
+    return drawn.to(device)
+
+
+def random_uniform(
+    shape: tuple[int, ...], generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Return float32 numbers in [0, 1) on ``device``, drawn where the generator lives."""
+    return torch.rand(shape, generator=generator, device=generator.device).to(device)
+
+
+def random_bits(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Return ``[count]`` fair coin tosses (bool)."""
+    return random_integers(2, (count,), generator, device).bool()
+
+
+def padded_crop(images: Tensor, *, top: Tensor, left: Tensor, padding: int) -> Tensor:
+    """Pad with zeros and cut a window of the original size from each image.
+
+    Args:
+        images: ``[B, 3, H, W]``.
+        top: First row of each window in the padded image ``[B]``, in ``0..2*padding``.
+        left: First column of each window ``[B]``.
+        padding: Pixels added per side.
+
+    Raises:
+        ValueError: ``padding`` is 0: the window would be the whole image, an augmentation that
+            does nothing.
+    """
+    if padding < 1:
+        raise ValueError(
+            f"padded_crop: a crop as large as the image ({images.shape[2]}x{images.shape[3]}) "
+            f"needs padding >= 1, otherwise it changes nothing; received {padding}"
+        )
+    height, width = images.shape[2:]
+    windows = pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    rows = torch.arange(len(images), device=images.device)
+    return windows[rows, :, top, left]
+
+
+def flip(images: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the ``chosen`` (bool ``[B]``) images left to right."""
+    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+
+
+def cutout(images: Tensor, *, row: Tensor, column: Tensor, size: int) -> Tensor:
+    """Blacken a square of ``size`` pixels centred on (``row``, ``column``) ``[B]``, clipped."""
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    low, high = size // 2, size - size // 2
+    in_rows = (rows >= row[:, None] - low) & (rows < row[:, None] + high)
+    in_columns = (columns >= column[:, None] - low) & (columns < column[:, None] + high)
+    hole = in_rows[:, :, None] & in_columns[:, None, :]
+    return images.masked_fill(hole[:, None], 0)
+
+
+class Boxes(NamedTuple):
+    """Crop rectangles in whole pixels, each ``[B]`` int64."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+def random_boxes(
+    count: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Boxes:
+    """Draw crop rectangles by the rule of torchvision's ``RandomResizedCrop``.
+
+    The area is uniform in ``scale`` (part of the image), the aspect ratio log-uniform in
+    ``ratio``; of ten attempts the first that fits is taken, else the largest centred rectangle.
+    """
+    height, width = size
+    device = generator.device
+    uniform = torch.rand((4, count, 10), generator=generator, device=device, dtype=torch.float64)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + (high - low) * uniform[1])
+    wide = torch.sqrt(area * aspect).round().long()
+    tall = torch.sqrt(area / aspect).round().long()
+    fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    found = fits.any(dim=1)
+    in_ratio = min(max(width / height, ratio[0]), ratio[1])
+    fallback_wide = min(width, round(height * in_ratio))
+    fallback_tall = min(height, round(width / in_ratio))
+    wide = torch.where(found, wide.gather(1, first)[:, 0], fallback_wide)
+    tall = torch.where(found, tall.gather(1, first)[:, 0], fallback_tall)
+    top = (uniform[2, :, 0] * (height - tall + 1)).long()
+    left = (uniform[3, :, 0] * (width - wide + 1)).long()
+    top = torch.where(found, top, (height - tall) // 2)
+    left = torch.where(found, left, (width - wide) // 2)
+    return Boxes(top, left, tall, wide)
+
+
+def resized_crop(images: Tensor, boxes: Boxes) -> Tensor:
+    """Cut each image's box and enlarge it bilinearly to the original size, rounding to uint8."""
+    height, width = images.shape[2:]
+    top, left, tall, wide = (box.to(images.device).float() for box in boxes)
+    rows = _source_positions(height, top, tall)
+    columns = _source_positions(width, left, wide)
+    grid = torch.stack(
+        [
+            ((columns * 2 + 1) / width - 1)[:, None, :].expand(-1, height, -1),
+            ((rows * 2 + 1) / height - 1)[:, :, None].expand(-1, -1, width),
+        ],
+        dim=-1,
+    )
+    sampled = grid_sample(
+        images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return sampled.round_().clamp_(0, 255).to(images.dtype)
+
+
+def _source_positions(size: int, start: Tensor, length: Tensor) -> Tensor:
+    """Return where ``size`` output pixels lie in a part of the input, ``[B, size]``."""
+    steps = (torch.arange(size, device=start.device) + 0.5) / size
+    inside = (steps * length[:, None] - 0.5).clamp(min=0)
+    return start[:, None] + torch.minimum(inside, length[:, None] - 1)
+
+
+def affine(images: Tensor, matrices: Tensor) -> Tensor:
+    """Move pixels by one affine map per image, nearest pixel, black outside.
+
+    Args:
+        images: ``[B, 3, H, W]``.
+        matrices: From output to input coordinates ``[B, 2, 3]``, in pixels from the centre, as
+            torchvision's ``affine`` computes them.
+    """
+    height, width = images.shape[2:]
+    device = images.device
+    ones = torch.ones(height, width, device=device)
+    columns = torch.arange(width, device=device).float() - width * 0.5 + 0.5
+    rows = torch.arange(height, device=device).float() - height * 0.5 + 0.5
+    base = torch.stack(
+        [columns.expand(height, width), rows[:, None].expand(height, width), ones], dim=-1
+    ).view(1, height * width, 3)
+    half = torch.tensor([0.5 * width, 0.5 * height], device=device)
+    grid = base @ (matrices.to(device).transpose(1, 2) / half)
+    grid = grid.view(len(images), height, width, 2)
+    moved = grid_sample(
+        images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
+    )
+    return moved.to(images.dtype)

@@ -1,0 +1,123 @@
+"""Batches of whole views that live on the device as one uint8 tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.artifacts import ImageView, LabelledView
+from trainables.methods.augmentations import Augmentation
+
+
+class Batch(NamedTuple):
+    """``images`` uint8 ``[B, 3, H, W]``, ``positions [B]`` in the view, ``labels [B]`` if any."""
+
+    images: Tensor
+    positions: Tensor
+    labels: Tensor | None
+
+
+def draw_positions(
+    probability: Tensor | None, num_samples: int, generator: torch.Generator
+) -> Tensor:
+    """Return the positions of one epoch, int64 ``[num_samples]`` on the CPU.
+
+    Args:
+        probability: Chance of each sample ``[N]`` (any scale), drawn with replacement. ``None``, or
+            equal chances, is a random order without replacement: every sample once.
+        num_samples: Length of the epoch.
+        generator: CPU generator.
+    """
+    if probability is None:
+        return torch.randperm(num_samples, generator=generator)
+    weights = probability.detach().to("cpu", torch.float64)
+    if len(weights) == num_samples and bool((weights == weights[0]).all()):
+        return torch.randperm(num_samples, generator=generator)
+    # torch.multinomial ends at 2**24 categories; a search in the cumulative sum does not.
+    cumulative = weights.cumsum(0)
+    draws = torch.rand(num_samples, generator=generator, dtype=torch.float64) * cumulative[-1]
+    return torch.searchsorted(cumulative, draws, right=True).clamp_(max=len(weights) - 1)
+
+
+class Loader:
+    """Serves a view in batches, augmented on the device.
+
+    A last batch of one sample is joined to the batch before it, because BatchNorm can't train on a
+    single sample; an epoch of one sample is that sample twice.
+
+    Args:
+        view: What to serve. The images are copied to the device once.
+        batch_size: Samples per batch on each worker.
+        augmentation: Applied to each batch of an epoch; ``None`` serves images as they are.
+        device: Where batches are made.
+    """
+
+    def __init__(
+        self,
+        view: LabelledView | ImageView,
+        *,
+        batch_size: int,
+        augmentation: Augmentation | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        selected = torch.from_numpy(view.images[view.indices])
+        self.images = selected.permute(0, 3, 1, 2).contiguous().to(device)
+        labels = getattr(view, "labels", None)
+        self.labels = None if labels is None else torch.as_tensor(labels).long().to(device)
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.device = self.images.device
+
+    def __len__(self) -> int:
+        """Return the number of samples in the view."""
+        return len(self.images)
+
+    def epoch(
+        self,
+        *,
+        positions: Tensor,
+        generator: torch.Generator,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Iterator[Batch]:
+        """Yield this worker's share of an epoch, augmented.
+
+        Args:
+            positions: Order of the epoch, the same on every worker (see `draw_positions`). Shares
+                have equal length: the end is filled up from the beginning.
+            generator: Draws the augmentation; give each worker its own.
+            rank: Number of this worker, from 0.
+            world_size: Number of workers.
+        """
+        if world_size > 1 and len(positions):
+            missing = -len(positions) % world_size
+            filler = positions.repeat(-(-missing // len(positions)))[:missing]
+            positions = torch.cat([positions, filler])[rank::world_size]
+        if len(positions) == 1:
+            positions = positions.repeat(2)
+        positions = positions.to(self.device)
+        for part in _batches(positions, self.batch_size, join_single=True):
+            images = self.images[part]
+            if self.augmentation is not None:
+                images = self.augmentation(images=images, generator=generator)
+            yield self._batch(images, part)
+
+    def sequential(self) -> Iterator[Batch]:
+        """Yield every sample once, in view order, without augmentation."""
+        everything = torch.arange(len(self), device=self.device)
+        for part in _batches(everything, self.batch_size, join_single=False):
+            yield self._batch(self.images[part[0] : part[-1] + 1], part)
+
+    def _batch(self, images: Tensor, positions: Tensor) -> Batch:
+        return Batch(images, positions, None if self.labels is None else self.labels[positions])
+
+
+def _batches(positions: Tensor, size: int, *, join_single: bool) -> Iterator[Tensor]:
+    """Cut positions into batches; optionally join a last batch of one to its neighbor."""
+    parts = list(positions.split(size)) if len(positions) else []
+    if join_single and len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return iter(parts)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from trainables.methods.augmentations import Augmentation
+from trainables.methods.augmentations.crop_flip import CropFlip
+from trainables.methods.method import Range
+
+
+class RandAugment(Augmentation):
+    """Crop and flip, then random operations of one strength, drawn per sample.
+
+    Each sample gets ``num_ops`` operations out of 14: identity, shear x and y, translate x and y,
+    rotate, brightness, color, contrast, sharpness, posterize, solarize, autocontrast, equalize.
+
+    Args:
+        num_ops: Operations per sample, one after the other, at least 0; 2 in the paper for
+            ImageNet.
+        magnitude: Their strength, 0 to 30; 9 in the paper for ImageNet. At 30: shear 0.3, translate
+            by 45 % of the width, rotate by 30 degrees, colors by factors 1 +- 0.9, 4 bits kept,
+            everything inverted.
+        padding: Of the crop, see crop_flip.
+        flip: Of crop_flip. Wrong for digits and text.
+
+    Shapes:
+        images: uint8 ``[B, 3, H, W]`` in and out.
+
+    Source:
+        Cubuk, Zoph, Shlens, Le 2020, arXiv 1909.13719. Operations, strengths and order are those of
+        torchvision's ``RandAugment`` (31 strengths, nearest pixel, black outside), each equal per
+        sample for the same draws.
+
+    Example:
+        >>> import torch
+        >>> images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+        >>> RandAugment()(images=images, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3, 8, 8])
+    """
+
+    num_ops: Annotated[int, Field(ge=0, le=8), Range(1, 3)] = 2
+    magnitude: Annotated[int, Field(ge=0, le=30), Range(1, 15)] = 9
+    padding: Annotated[int, Field(ge=1)] = 4
+    flip: bool = True
+
+    def __call__(self, *, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        from trainables.rand_augment_ops import NUM_OPERATIONS, apply_operations
+
+        images = CropFlip(padding=self.padding, flip=self.flip)(images=images, generator=generator)
+        shape, place = (self.num_ops, len(images)), generator.device
+        operations = torch.randint(NUM_OPERATIONS, shape, generator=generator, device=place)
+        negative = torch.randint(2, shape, generator=generator, device=place).bool()
+        for turn in range(self.num_ops):
+            images = apply_operations(images, operations[turn], negative[turn], self.magnitude)
+        return images

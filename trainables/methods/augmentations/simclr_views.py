@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from trainables.methods.augmentations import Augmentation
+
+
+class SimclrViews(Augmentation):
+    """One random view for contrastive learning on small images; call it twice for a pair.
+
+    Random resized crop, mirror image half of the time, color jitter (brightness, contrast,
+    saturation and hue, in an order drawn per sample) and grayscale. No blur: the paper leaves it
+    out for CIFAR.
+
+    Args:
+        min_scale: Smallest part of the image's area that a crop keeps, in (0, 1]; 0.08 in the
+            paper, 0.2 in SCAN.
+        jitter: Strength s of the color jitter, at least 0: factors in 1 +- 0.8 s, hue +- 0.2 s
+            turns; 0.5 for CIFAR in the paper. 0 turns it off.
+        jitter_probability: Chance of the jitter, in [0, 1]; 0.8 in the paper.
+        gray_probability: Chance of grayscale, in [0, 1]; 0.2 in the paper.
+        flip: Mirror left and right with probability 1/2. Wrong for digits and text.
+
+    Shapes:
+        images: uint8 ``[B, 3, H, W]`` in and out.
+
+    Source:
+        Chen, Kornblith, Norouzi, Hinton 2020, arXiv 2002.05709, appendices A and B.9. Each
+        operation is equal to torchvision's per sample for the same draws.
+
+    Example:
+        >>> import torch
+        >>> images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)  # black stays black
+        >>> out = SimclrViews()(images=images, generator=torch.Generator().manual_seed(0))
+        >>> out.shape, int(out.max())
+        (torch.Size([2, 3, 8, 8]), 0)
+    """
+
+    min_scale: Annotated[float, Field(gt=0, le=1)] = 0.08
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.5
+    jitter_probability: Annotated[float, Field(ge=0, le=1)] = 0.8
+    gray_probability: Annotated[float, Field(ge=0, le=1)] = 0.2
+    flip: bool = True
+
+    def __call__(self, *, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        from trainables import color_ops, image_ops
+
+        count, device = len(images), images.device
+        size = (images.shape[2], images.shape[3])
+        boxes = image_ops.random_boxes(count, size, generator, scale=(self.min_scale, 1.0))
+        images = image_ops.resized_crop(images, boxes)
+        if self.flip:
+            images = image_ops.flip(images, image_ops.random_bits(count, generator, device))
+        if self.jitter:
+            images = self._jitter(images, generator)
+        chosen = image_ops.random_uniform((count,), generator, device) < self.gray_probability
+        return color_ops.grayscale(images, chosen)
+
+    def _jitter(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Jitter the colors of a random part of the batch; each sample has its own order."""
+        from trainables import color_ops
+
+        operations = (
+            color_ops.brightness,
+            color_ops.contrast,
+            color_ops.saturation,
+            color_ops.hue,
+        )
+        shape, place = (5, len(images)), generator.device
+        draws = torch.rand(shape, generator=generator, device=place)
+        order = torch.rand((len(images), 4), generator=generator, device=place).argsort(dim=1)
+        order[draws[4] >= self.jitter_probability] = -1  # these stay as they are
+        images = images.clone()
+        for turn in range(4):
+            for number, operation in enumerate(operations):
+                chosen = (order[:, turn] == number).nonzero()[:, 0]
+                spread = 2.0 * draws[number, chosen] - 1.0
+                strength = spread * self.jitter * (0.2 if number == 3 else 0.8)
+                factor = strength if number == 3 else 1.0 + strength
+                rows = chosen.to(images.device)
+                images[rows] = operation(images[rows], factor.to(images.device))
+        return images

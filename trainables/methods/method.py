@@ -1,0 +1,199 @@
+"""A method is one file: a frozen, validated class whose fields are its hyper-parameters.
+
+Direct subclasses of `Method` are *kinds* (a folder below ``trainables/methods``); subclasses of a
+kind are *methods* (a file in that folder, which gives the name). Nothing is listed by hand.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Self, cast
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+from trainables.errors import did_you_mean, explain
+
+
+@dataclass(frozen=True)
+class Range:
+    """A search range for a number, used in a field's annotation.
+
+    Args:
+        low: Smallest value, inclusive.
+        high: Largest value, inclusive.
+        log: Draw uniformly in the logarithm.
+        step: Distance of allowed values; ``None`` for a continuum.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A search range of listed values, used in a field's annotation."""
+
+    values: tuple[str | int | float | bool, ...]
+
+
+class UnknownNameError(ValueError):
+    """A name that is not on its shelf; the message lists the shelf and the nearest name."""
+
+
+class Method(BaseModel):
+    """Base of every kind of method.
+
+    In a configuration a method is written as its name (``ldam``) or as a name with settings
+    (``{ldam: {max_margin: 0.3}}``); it is dumped in the second form.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    oracle: ClassVar[bool] = False  # an upper bound that reads what a deployment cannot know
+    shelf: ClassVar[dict[str, type[Method]]]
+    __call__: ClassVar[Callable[..., Any]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Put the class on its shelf; two claims on one name are refused."""
+        super().__pydantic_init_subclass__(**kwargs)
+        last = cls.__module__.rpartition(".")[2]
+        if Method in cls.__bases__:
+            cls.kind, cls.shelf = last, {}
+            return
+        cls.name = last
+        other = cls.shelf.get(cls.name)
+        if other is not None and other.__qualname__ != cls.__qualname__:
+            raise TypeError(
+                f"two {cls.kind} claim the name '{cls.name}': "
+                f"{other.__module__}.{other.__qualname__} and {cls.__module__}.{cls.__qualname__}"
+            )
+        cls.shelf[cls.name] = cls
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Let a field annotated with a kind accept any method on that kind's shelf."""
+        if BaseModel in cls.__bases__ or Method not in cls.__bases__:
+            return handler(source)
+        return core_schema.no_info_plain_validator_function(
+            cls.parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda m: m.dump()),
+        )
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Build a method of this kind from a name, a ``{name: settings}`` mapping or an instance.
+
+        Raises:
+            UnknownNameError: The name is not on the shelf, or the value has another form.
+            ValueError: The settings do not fit the method's fields (one line).
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise UnknownNameError(
+                f"one of {cls.kind} is written as a name or as {{name: {{setting: value}}}}; "
+                f"allowed names: {', '.join(sorted(cls.shelf))}; received {value!r}"
+            )
+        ((name, settings),) = value.items()
+        found = cls.lookup(str(name))
+        try:
+            return cast(Self, found.model_validate_json(json.dumps(settings or {})))
+        except ValidationError as error:
+            raise ValueError(explain(found, error.errors()[0], str(name))) from None
+
+    @classmethod
+    def lookup(cls, name: str) -> type[Method]:
+        """Return the class called ``name`` on this kind's shelf.
+
+        Raises:
+            UnknownNameError: There is none; the message lists the shelf.
+        """
+        if name not in cls.shelf:
+            known = sorted(cls.shelf)
+            raise UnknownNameError(
+                f"unknown name '{name}' in {cls.kind}; allowed: {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
+            )
+        return cls.shelf[name]
+
+    def dump(self) -> dict[str, dict[str, Any]]:
+        """Return the method as ``{name: {field: value}}``, the form `parse` reads."""
+        return {self.name: self.model_dump(mode="json")}
+
+    @classmethod
+    def needs(cls, function: str = "__call__") -> frozenset[str]:
+        """Return the names of the keyword-only arguments without default that a call must get."""
+        return _keywords(cls, function)[0]
+
+    def supplied(self, available: Mapping[str, Any], function: str = "__call__") -> Any:
+        """Call the method with those of the ``available`` arguments that its signature names.
+
+        Args:
+            available: Arguments by name; more than needed is fine.
+            function: ``"__call__"`` or another method of the class, e.g. ``"fit"``.
+
+        Raises:
+            TypeError: A needed argument is not available; the message lists what is.
+        """
+        required, optional = _keywords(type(self), function)
+        missing = required - available.keys()
+        if missing:
+            raise TypeError(missing_message(self, missing, available))
+        wanted = {k: v for k, v in available.items() if k in required or k in optional}
+        return getattr(self, function)(**wanted)
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first line of the class docstring."""
+        return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+
+    @classmethod
+    def sources(cls) -> str:
+        """Return the ``Source:`` section of the class docstring as one line."""
+        _, found, rest = inspect.cleandoc(cls.__doc__ or "").partition("Source:")
+        lines: list[str] = []
+        for line in rest.splitlines() if found else []:
+            if line and not line.startswith(" "):
+                break
+            lines.append(line.strip())
+        return " ".join(part for part in lines if part)
+
+
+def missing_message(method: Method, missing: Iterable[str], available: Iterable[str]) -> str:
+    """Say in one line which arguments a method needs and does not get."""
+    return (
+        f"{method.kind}/{method.name} needs {', '.join(sorted(missing))}; "
+        f"available here: {', '.join(sorted(available)) or 'nothing'}"
+    )
+
+
+@cache
+def _keywords(cls: type[Method], function: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return (required, optional) keyword-only argument names of a method's function."""
+    parameters = inspect.signature(getattr(cls, function)).parameters.values()
+    keyword = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    required = frozenset(p.name for p in keyword if p.default is inspect.Parameter.empty)
+    return required, frozenset(p.name for p in keyword) - required
+
+
+def search_range(field: FieldInfo) -> Range | Choice | None:
+    """Return the `Range` or `Choice` in a field's annotation, or ``None``: not searched."""
+    for mark in field.metadata:
+        if isinstance(mark, Range | Choice):
+            return mark
+    return None

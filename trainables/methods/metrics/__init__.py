@@ -1,0 +1,11 @@
+"""Shelf: metrics. One file per method; the contract is `Metric`."""
+
+from trainables.methods.method import Method
+
+
+class Metric(Method):
+    """Measures a run.
+
+    ``(*, ...) -> dict[str, float]``; a value that is undefined (an empty band) is left out or NaN,
+    as documented.
+    """

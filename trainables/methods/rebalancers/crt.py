@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from pydantic import Field
+
+from trainables.methods.method import Range
+from trainables.methods.rebalancers import Rebalancer
+
+if TYPE_CHECKING:
+    from trainables.artifacts import Classifier
+
+
+class CRT(Rebalancer):
+    """Trains a new head of the same kind on frozen features, every class drawn alike (cRT).
+
+    Cross-entropy on draws with probability ``1 / (C n_{y_i})`` per sample; as many draws per epoch
+    as there are samples. SGD with momentum 0.9, half-cosine learning rate.
+
+    Args:
+        epochs: Passes, >= 0; 10 in the paper for ImageNet-LT. 0 gives an untrained head.
+        lr: First learning rate, > 0. 0.1 and batches of 128 are BagofTricks-LT's for CIFAR.
+        batch_size: Samples per step, >= 1.
+        weight_decay: L2 penalty on weights and bias, >= 0; 5e-4 in the reference code.
+
+    Shapes:
+        classifier: any head. features [N, D], labels [N] int64. Returns a classifier with new
+        weights and no logit offset. Augmentation plays no part: the features are cached.
+
+    An absent class is never drawn as a target, so it ends with a small logit.
+
+    Raises:
+        ArithmeticError: The training did not converge to finite weights.
+
+    Source:
+        Kang et al. 2020, "Decoupling Representation and Classifier for Long-Tailed Recognition",
+        arXiv 1910.09217, section 4.1; facebookresearch/classifier-balancing draws class by class
+        in cycles (n_max C draws per epoch), here the draws are independent and N per epoch.
+
+    Example:
+        >>> from trainables.artifacts import Classifier
+        >>> from trainables.methods.heads import Head
+        >>> zeros, counts = torch.zeros(2), torch.tensor([9, 1])
+        >>> trained = Classifier(Head.parse("linear"), 1, {}, zeros, counts, zeros[:1])
+        >>> labels = torch.tensor([0] * 9 + [1])
+        >>> features = 2.0 * labels[:, None] - 1
+        >>> draws = torch.Generator().manual_seed(0)
+        >>> rebalance = CRT(epochs=30, batch_size=10)
+        >>> new = rebalance(classifier=trained, features=features, labels=labels, generator=draws)
+        >>> (features @ new.state["weight"].T + new.state["bias"]).argmax(1).tolist()
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+    """
+
+    epochs: Annotated[int, Field(ge=0), Range(5, 30)] = 10
+    lr: Annotated[float, Field(gt=0), Range(0.01, 1.0, log=True)] = 0.1
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = 5e-4
+
+    def __call__(
+        self,
+        *,
+        classifier: Classifier,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        generator: torch.Generator,
+    ) -> Classifier:
+        from trainables import head_training as heads
+
+        module = heads.new_head(
+            classifier.head,
+            num_features=classifier.num_features,
+            num_classes=len(classifier.class_counts),
+            generator=generator,
+        )
+        draws = heads.class_balanced_draws(
+            labels, num_draws=self.epochs * len(labels), generator=generator
+        )
+        heads.train_head(
+            module,
+            features=features,
+            labels=labels,
+            draws=draws,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+        )
+        return classifier._replace(
+            state=heads.head_state(module), logit_offset=torch.zeros_like(classifier.logit_offset)
+        )

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from pydantic import Field
+
+from trainables.methods.method import Range
+from trainables.methods.rebalancers import Rebalancer
+
+if TYPE_CHECKING:
+    from trainables.artifacts import Classifier
+
+
+class TauNorm(Rebalancer):
+    """Evens out the lengths of the class vectors, which grow with class size in training.
+
+    ``w_c <- w_c / |w_c|^tau``.
+
+    Args:
+        tau: 0 leaves the lengths, 1 makes them all one, above 1 favours classes with short
+            vectors; the paper picks it per data set in [0, 2] (on the evaluation split, so no
+            default is theirs; 1 is that of BagofTricks-LT).
+        keep_bias: Keep the bias of the head. The reference code drops it, as a bias carries the
+            class size too.
+
+    Shapes:
+        classifier: linear head. Returns it with new weights; trains nothing. A class vector of
+        length zero stays zero.
+
+    Raises:
+        ValueError: The head is not linear.
+
+    Source:
+        Kang et al. 2020, "Decoupling Representation and Classifier for Long-Tailed Recognition",
+        arXiv 1910.09217, eq. (5); facebookresearch/classifier-balancing tau_norm.py (drops the
+        bias), BagofTricks-LT (keeps it).
+
+    Example:
+        >>> from trainables.artifacts import Classifier
+        >>> from trainables.methods.heads import Head
+        >>> state = {"weight": torch.tensor([[3.0, 4.0], [0.0, 2.0]]), "bias": torch.ones(2)}
+        >>> zeros = torch.zeros(2)
+        >>> trained = Classifier(Head.parse("linear"), 2, state, zeros, zeros, zeros)
+        >>> TauNorm(tau=1.0)(classifier=trained).state["weight"]
+        tensor([[0.6000, 0.8000],
+                [0.0000, 1.0000]])
+    """
+
+    tau: Annotated[float, Field(ge=0, le=10), Range(0.0, 2.0)] = 1.0
+    keep_bias: bool = False
+
+    def __call__(self, *, classifier: Classifier) -> Classifier:
+        if classifier.head.name != "linear":
+            raise ValueError(
+                "rebalancers/tau_norm needs the head 'linear', whose class vectors have a length "
+                f"that counts; received '{classifier.head.name}'"
+            )
+        weight = classifier.state["weight"]
+        length = weight.norm(dim=1, keepdim=True)
+        # a zero vector has no direction to keep: it stays zero
+        factor = torch.where(length > 0, length, torch.ones_like(length)).pow(self.tau)
+        state = {**classifier.state, "weight": weight / factor}
+        if "bias" in state and not self.keep_bias:
+            state["bias"] = torch.zeros_like(state["bias"])
+        return classifier._replace(state=state)

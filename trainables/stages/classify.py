@@ -1,0 +1,150 @@
+"""Stage 2: the first classifier, trained with the trunk on the long-tailed known classes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.artifacts import Backbone, Classifier, LabelledView
+from trainables.backbone import Trunk, extract_features, from_artifact, to_artifact
+from trainables.context import Context, ambient_rng
+from trainables.distributed import own_epoch, share_of_batch, synchronise_batchnorm
+from trainables.experiment import Classify
+from trainables.loader import Batch, Loader, draw_positions
+from trainables.loop import Group, Kept, choose_precision, fit, num_steps
+
+PROVIDES: dict[str, frozenset[str]] = {
+    "loss": frozenset({"logits", "features", "labels", "class_counts", "progress"}),
+    "sampler": frozenset({"labels", "class_counts", "progress", "epochs"}),
+    "augmentation": frozenset({"images", "generator"}),
+}
+MEAN_MOMENTUM = 0.9  # of the moving average of features (Tang et al. 2020)
+
+
+class Classified(NamedTuple):
+    """What the stage gives."""
+
+    backbone: Backbone
+    classifier: Classifier
+
+
+def run(
+    settings: Classify,
+    *,
+    backbone: Backbone,
+    known_train: LabelledView,
+    validation_known: LabelledView,
+    context: Context,
+) -> Classified:
+    """Train trunk and head together; report loss and validation accuracy per epoch."""
+    trunk = from_artifact(backbone).to(context.device)
+    labels = torch.from_numpy(known_train.labels)
+    counts = torch.bincount(labels, minlength=known_train.num_classes)
+    with ambient_rng(context.generator("classify", "head")):
+        head = settings.head.build(trunk.num_features, known_train.num_classes).to(context.device)
+    mean = torch.zeros(trunk.num_features, device=context.device)
+    model = _Model(trunk, head, mean)
+    _train(model, settings, known_train, counts, validation_known, context)
+    classifier = Classifier(
+        head=settings.head,
+        num_features=trunk.num_features,
+        state={name: tensor.detach().cpu() for name, tensor in head.state_dict().items()},
+        logit_offset=torch.zeros(known_train.num_classes),
+        class_counts=counts,
+        feature_mean=mean.cpu(),
+    )
+    trained = to_artifact(trunk, backbone.architecture, backbone.image_size, backbone.pretrained_on)
+    return Classified(trained, classifier)
+
+
+class _Model(NamedTuple):
+    """What is trained together; ``mean [D]`` is the moving average of features, in place."""
+
+    trunk: Trunk
+    head: torch.nn.Module
+    mean: Tensor
+
+
+def _train(
+    model: _Model,
+    settings: Classify,
+    view: LabelledView,
+    counts: Tensor,
+    validation: LabelledView,
+    context: Context,
+) -> None:
+    training, device = settings.training, context.device
+    size = len(view.labels)
+    share = share_of_batch(training.batch_size, context, "classify")
+    loader = Loader(view, batch_size=share, augmentation=settings.augmentation, device=device)
+    dtype, layout = choose_precision(
+        model.trunk,
+        training,
+        image_size=int(view.images.shape[1]),
+        budget_images=size * training.epochs,
+        context=context,
+        stage="classify",
+    )
+    if training.sync_batchnorm:
+        synchronise_batchnorm(model.trunk, context)
+    model.trunk.to(memory_format=layout)
+    on_device = {"class_counts": counts.to(device)}
+
+    def batch_loss(batch: Batch, progress: float) -> Tensor:
+        features = model.trunk(batch.images.contiguous(memory_format=layout))
+        model.mean.mul_(MEAN_MOMENTUM).add_(features.detach().float().mean(0))
+        available = {
+            "logits": model.head(features),
+            "features": features,
+            "labels": batch.labels,
+            "progress": progress,
+            **on_device,
+        }
+        loss: Tensor = settings.loss.supplied(available)
+        return loss
+
+    def epoch_batches(epoch: int) -> object:
+        model.trunk.train()
+        model.head.train()
+        probability = settings.sampler.supplied(
+            {
+                "labels": torch.from_numpy(view.labels),
+                "class_counts": counts,
+                "progress": epoch / max(1, training.epochs - 1),
+                "epochs": training.epochs,
+            }
+        )
+        order = context.generator("classify", "order", epoch)
+        positions = draw_positions(probability, size, order)
+        return own_epoch(loader, positions, order, context, "classify", "augmentation", epoch)
+
+    fit(
+        [Group([*model.trunk.parameters(), *model.head.parameters()])],
+        epoch_batches=epoch_batches,  # type: ignore[arg-type]
+        steps_per_epoch=num_steps(size, training.batch_size),
+        batch_loss=batch_loss,
+        training=training,
+        context=context,
+        stage="classify",
+        dtype=dtype,
+        after_epoch=lambda epoch: _validate(model, validation, context),
+        kept=Kept({"trunk": model.trunk, "head": model.head}, {"mean": model.mean}),
+    )
+    model.trunk.eval()
+    model.head.eval()
+
+
+@torch.no_grad()
+def _validate(model: _Model, view: LabelledView, context: Context) -> dict[str, float]:
+    """Return the mean of per-class accuracies on a labelled view."""
+    model.head.eval()
+    features = extract_features(model.trunk, view, device=context.device)
+    correct = (model.head(features).argmax(1).cpu().numpy() == view.labels).astype(float)
+    per_class = [
+        correct[view.labels == c].mean()
+        for c in range(view.num_classes)
+        if (view.labels == c).any()
+    ]
+    return {"classify/validation_accuracy": float(sum(per_class) / max(1, len(per_class)))}

@@ -1,0 +1,104 @@
+"""Stage 6: clusters and pseudo-labels for the pool samples that the model does not know."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.artifacts import Features, LabelledView, PoolLabels, PoolSelection, PseudoLabels
+from trainables.clustering import estimate_num_clusters, known_quality
+from trainables.context import Context
+from trainables.experiment import Discover
+
+PROVIDES = {
+    "clusterer": frozenset({"features", "labels", "num_clusters", "generator"}),
+    "pseudo_labeler": frozenset(
+        {"assignments", "features", "num_known", "num_clusters", "pool_labels"}
+    ),
+}
+
+
+class Discovered(NamedTuple):
+    """What the stage gives."""
+
+    pseudo_labels: PseudoLabels
+
+
+def run(
+    settings: Discover,
+    *,
+    features: Features,
+    known_train: LabelledView,
+    validation_known: LabelledView,
+    pool_selection: PoolSelection,
+    pool_labels: PoolLabels | None = None,
+    context: Context,
+) -> Discovered:
+    """Cluster the selected pool samples together with the labelled known ones.
+
+    Known validation samples are clustered with them, their labels hidden: how well they come out
+    is the quality that is reported (labelled samples may be fixed to their class).
+    ``pool_labels`` is handed over to an ``oracle`` pseudo-labeler only, an upper bound that
+    promotion refuses. An empty selection gives no clusters and no labels.
+    """
+    positions = pool_selection.positions
+    if len(positions) == 0:
+        empty = torch.zeros(0, dtype=torch.int64)
+        return Discovered(PseudoLabels(empty, empty, torch.zeros(0), 0, {}))
+    known, probe, pool = features.known_train, features.validation_known, features.pool[positions]
+    both = torch.cat([known, probe, pool])
+    hidden = torch.full((len(probe) + len(pool),), -1)
+    labels = torch.cat([torch.from_numpy(known_train.labels), hidden])
+    num_new = _num_new(settings, both, labels, len(pool), context)
+    clusters = settings.clusterer(
+        features=both,
+        labels=labels,
+        num_clusters=known_train.num_classes + num_new,
+        generator=context.generator("discover", "clusters"),
+    )
+    ends = len(known), len(known) + len(probe)
+    truth = torch.from_numpy(validation_known.labels)
+    quality = known_quality(clusters[ends[0] : ends[1]], truth)
+    available = {
+        "assignments": clusters[ends[1] :],
+        "features": pool,
+        "num_known": known_train.num_classes,
+        "num_clusters": known_train.num_classes + num_new,
+    }
+    if pool_labels is not None:
+        available["pool_labels"] = torch.from_numpy(pool_labels.labels)[positions]
+        num_new = pool_labels.num_novel
+    given, weights = settings.pseudo_labeler.supplied(available)
+    given, weights, num_new = _drop_empty(given, weights, known_train.num_classes, num_new)
+    oracle = settings.pseudo_labeler.oracle
+    return Discovered(PseudoLabels(positions, given, weights, num_new, quality, oracle))
+
+
+def _num_new(
+    settings: Discover, features: Tensor, labels: Tensor, pool_size: int, context: Context
+) -> int:
+    """Return the stated number of new clusters, or an estimate of it; at most one per sample."""
+    if settings.num_clusters is not None:
+        return min(settings.num_clusters, pool_size)
+    estimate = estimate_num_clusters(
+        settings.clusterer,
+        features=features,
+        labels=labels,
+        max_new=min(settings.max_clusters, pool_size),
+        generator=context.generator("discover", "estimate"),
+    )
+    return estimate.num_new
+
+
+def _drop_empty(
+    labels: Tensor, weights: Tensor, num_known: int, num_new: int
+) -> tuple[Tensor, Tensor, int]:
+    """Renumber new clusters so that each one left has a sample of positive weight."""
+    used = labels[(weights > 0) & (labels >= num_known)].unique()
+    lookup = torch.full((num_known + max(num_new, 1),), -1, dtype=torch.int64)
+    lookup[:num_known] = torch.arange(num_known)
+    lookup[used] = num_known + torch.arange(len(used))
+    renumbered = torch.where(labels >= 0, lookup[labels.clamp(min=0)], labels)
+    return renumbered, weights * (renumbered >= 0), len(used)
