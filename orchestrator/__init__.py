@@ -1,0 +1,1 @@
+"""Who runs, records and ships it: the only place that imports Ray, Optuna and MLflow."""

@@ -1,0 +1,124 @@
+"""What the driver does as trials come and go: record, tracker, display."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from orchestrator.progress import SweepDisplay
+from orchestrator.records import StageUse, SweepRecord, TrialRecord
+from orchestrator.tracking import Tracker
+from trainables.experiment import Experiment
+from trainables.settings import assign, flatten
+
+
+class SweepCallback(tune.Callback):  # type: ignore[misc]
+    """Keeps the sweep's record, and passes trials on to tracker and display.
+
+    Args:
+        record: Changed in place and saved after every finished trial.
+        base: The recipe that trials change.
+        folder: Where the record is saved.
+        tracker: Where runs are logged.
+        display: Where progress is shown.
+    """
+
+    def __init__(
+        self,
+        record: SweepRecord,
+        base: Experiment,
+        folder: Path,
+        tracker: Tracker,
+        display: SweepDisplay,
+    ) -> None:
+        self.record, self.base, self.folder = record, base, folder
+        self.tracker, self.display = tracker, display
+        self.known_stages = {u.key for t in record.trials for u in t.stages}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave live objects out of Tune's own snapshots; the sweep's record is the truth."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note a trial that begins."""
+        entry = self._entry(trial)
+        recipe = assign(self.base, entry.params)
+        self.tracker.start_trial(
+            entry.trial_id,
+            entry.number,
+            params=flatten(recipe),
+            tags={"orchestrator.ray_trial": trial.trial_id},
+            experiment=recipe.model_dump(mode="json"),
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note a trial that ended by itself or was stopped by the scheduler."""
+        result, entry = trial.last_result, self._entry(trial)
+        entry.metrics = numbers(result)
+        entry.seconds = float(result.get("seconds", result.get("time_total_s", 0.0)))
+        entry.stages = [StageUse.model_validate(use) for use in result.get("stage_uses", [])]
+        entry.state = "COMPLETE" if result.get("completed") else "PRUNED"
+        wanted = [objective.metric for objective in self.record.objectives]
+        absent = [name for name in wanted if name not in entry.metrics]
+        if entry.state == "COMPLETE" and absent:
+            entry.state = "FAIL"
+            entry.error = f"no finite value for {', '.join(absent)}"
+        self._finish(entry)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note a trial that raised."""
+        entry = self._entry(trial)
+        entry.state, entry.error = "FAIL", last_line(trial)
+        self._finish(entry)
+
+    def _entry(self, trial: Any) -> TrialRecord:
+        """Return the record of a Ray trial, made on first sight."""
+        number = int(trial.config["trial_number"])
+        for entry in reversed(self.record.trials):
+            if entry.number == number:
+                return entry
+        entry = TrialRecord(
+            trial_id=f"trial-{number:04d}",
+            number=number,
+            state="RUNNING",
+            params=dict(trial.config["params"]),
+        )
+        self.record.trials.append(entry)
+        return entry
+
+    def _finish(self, entry: TrialRecord) -> None:
+        record_stages(self.tracker, entry, assign(self.base, entry.params), self.known_stages)
+        self.tracker.finish_trial(entry)
+        self.record.save(self.folder)
+        self.display.trial_finished(entry)
+
+
+def record_stages(
+    tracker: Tracker, entry: TrialRecord, recipe: Experiment, known: set[str]
+) -> None:
+    """Give every stage result that a trial used a run of its own, once per key."""
+    for use in entry.stages:
+        if use.key not in known:
+            known.add(use.key)
+            tracker.record_stage(use, flatten(getattr(recipe, use.stage)))
+
+
+def numbers(result: dict[str, Any]) -> dict[str, float]:
+    """Return the finite metrics of stages in a Tune result (names with a slash)."""
+    return {
+        name: float(value)
+        for name, value in result.items()
+        if "/" in name and isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def last_line(trial: Any) -> str:
+    """Return the last line of a trial's error: the exception's own words."""
+    # the copy in the trial's storage may come later than this call; the local file is there now
+    local = Path(trial.error_file) if trial.error_file else None
+    text = local.read_text(encoding="utf-8") if local and local.is_file() else ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "the trial's process died"

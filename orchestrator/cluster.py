@@ -1,0 +1,101 @@
+"""Ray: join a cluster or start one here, and how many trials fit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from orchestrator.train_group import TRIAL_CPUS, WORKER_CPUS
+
+if TYPE_CHECKING:
+    from orchestrator.options import SweepOptions
+
+# Tune's own loggers write three files per trial; the record, the study and MLflow hold all of it.
+MOST_WARMED = 64  # tasks at start; on a large cluster most nodes start their workers anyway
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def connect_ray(address: str | None, workers: int = 1) -> dict[str, float]:
+    """Join the cluster at ``address``, or one that Ray knows of, or start one on this host.
+
+    Args:
+        address: ``None``: a running cluster, else a new one.
+        workers: With more than one, a new cluster has a dashboard (on loopback): Ray Train's
+            cleaner of abandoned groups asks it which of them live.
+
+    Returns:
+        The cluster's resources, e.g. ``{"CPU": 2.0}``.
+    """
+    for name, value in TUNE_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    # Tune's log speaks of its own files, which are switched off; the record has every error.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    if not ray.is_initialized():
+        ray.init(
+            address=address,
+            include_dashboard=workers > 1,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=True,
+        )
+    return {name: float(value) for name, value in ray.cluster_resources().items()}
+
+
+def warm_up(resources: Mapping[str, float]) -> None:
+    """Let idle workers import what trials need while the driver still prepares; don't wait.
+
+    Args:
+        resources: Of the cluster; one worker per CPU is warmed, at most `MOST_WARMED`.
+    """
+    import ray
+
+    task = ray.remote(num_cpus=1)(_import_trial)
+    for _ in range(min(int(resources.get("CPU", 0)), MOST_WARMED)):
+        task.remote()
+
+
+def _import_trial() -> None:
+    """Import what a trial imports, on the way or at its first use."""
+    import orchestrator.trial  # noqa: F401
+
+
+def trial_resources(options: SweepOptions) -> dict[str, float]:
+    """Return what a trial holds: almost nothing if worker groups train for it while it waits."""
+    if options.workers > 1:
+        return {"cpu": TRIAL_CPUS, "gpu": 0.0}
+    return {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
+
+
+def concurrency(options: SweepOptions, resources: dict[str, float]) -> int:
+    """Return how many trials run at a time: one per worker group, or as many as fit.
+
+    Raises:
+        ConfigError: Not even one trial fits, or more are asked for than fit, or no worker group
+            fits beside the trials.
+    """
+    from orchestrator.schedulers import check_resources
+
+    each, group = trial_resources(options), None
+    if options.workers > 1:
+        gpus = 1.0 if options.gpus_per_trial > 0 else 0.0
+        group = {"CPU": options.workers * WORKER_CPUS, "GPU": options.workers * gpus}
+        shares = [resources.get(kind, 0.0) / need for kind, need in group.items() if need]
+        fit = math.floor(min(shares))
+    else:
+        fit = math.floor(resources.get("CPU", 0.0) / each["cpu"])
+        if each["gpu"] > 0:
+            fit = min(fit, math.floor(resources.get("GPU", 0.0) / each["gpu"]))
+    wanted = options.concurrency or max(1, fit)
+    check_resources(each["cpu"], each["gpu"], wanted, resources, group=group)
+    return wanted

@@ -1,0 +1,99 @@
+"""What a study is made of, frozen at its first trial: a resume goes on with the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from orchestrator.records import Objective, Record
+from trainables.errors import ConfigError
+from trainables.experiment import Experiment
+
+FILE = "study.json"
+FORMAT_VERSION = 1
+
+
+class StudyManifest(Record):
+    """``study.json`` in a sweep's folder.
+
+    ``choices`` holds the values of each categorical parameter as they were when it was first asked
+    for: Optuna refuses a categorical whose choices change, so a method file that is added later
+    joins new studies only.
+    """
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    space: str
+    experiment: str  # digest of the base experiment
+    objectives: list[Objective]
+    seed: int
+    choices: dict[str, list[Any]] = Field(default_factory=dict)
+
+    @classmethod
+    def freeze(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        space: str,
+        base: Experiment,
+        objectives: Sequence[Objective],
+        seed: int,
+    ) -> StudyManifest:
+        """Return the study's manifest, written now or at its first start.
+
+        The seed of the first start stays: a study draws from one sequence.
+
+        Raises:
+            ConfigError: The folder holds a study of something else.
+        """
+        wanted = cls(
+            name=name, space=space, experiment=base.digest(), objectives=[*objectives], seed=seed
+        )
+        if not (folder / FILE).exists():
+            wanted.save(folder)
+            return wanted
+        stored = cls.load(folder)
+        for field in ("name", "space", "objectives", "experiment"):
+            was, now = getattr(stored, field), getattr(wanted, field)
+            if was != now:
+                raise ConfigError(
+                    f"sweep '{folder.name}' was started with {field} {_text(was)}, now it is "
+                    f"{_text(now)}; give a new --name, or what it was started with"
+                )
+        return stored
+
+    @classmethod
+    def load(cls, folder: Path) -> StudyManifest:
+        """Read the manifest.
+
+        Raises:
+            ConfigError: It is damaged, or a newer version wrote it.
+        """
+        try:
+            manifest = cls.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise ConfigError(f"{folder / FILE} is not a study's manifest: {reason}") from None
+        if manifest.format_version > FORMAT_VERSION:
+            raise ConfigError(f"{folder / FILE} was written by a newer version; use that one")
+        return manifest
+
+    def save(self, folder: Path) -> None:
+        """Write the manifest atomically."""
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f"{FILE}.{os.getpid()}.draft"
+        draft.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        draft.replace(folder / FILE)
+
+
+def _text(value: object) -> str:
+    """Return a value as a reader would write it."""
+    if isinstance(value, list):
+        return ", ".join(f"{o.metric}:{o.mode}" for o in value)
+    text = str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text
