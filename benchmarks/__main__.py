@@ -1,0 +1,78 @@
+"""Run the benchmarks and print one table: what, rival, ratio, goal, spread, reached or not.
+
+    python -m benchmarks            all of them
+    python -m benchmarks loader     one
+
+Each benchmark is a file that prints JSON rows; they are kept in ``runs/benchmarks/<name>.jsonl``.
+Exits with 1 when a goal is missed or a check of results fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Return the names of the benchmarks: the files of this folder."""
+    return sorted(path.stem for path in HERE.glob("*.py") if not path.stem.startswith("__"))
+
+
+def run(name: str, arguments: list[str]) -> tuple[list[dict[str, Any]], int]:
+    """Run one benchmark in a fresh process and return its rows and exit status."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode and not rows:
+        sys.stderr.write(done.stderr)
+    folder = Path("runs/benchmarks")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jsonl").write_text(done.stdout, encoding="utf-8")
+    return rows, done.returncode
+
+
+def main() -> int:
+    """Run what was asked for and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(names())}; default all")
+    parser.add_argument("--data", help="folder of real images for the loader benchmark")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(names()))
+    if unknown:
+        parser.error(f"no benchmark called {', '.join(unknown)}; there are {', '.join(names())}")
+    table = Table("benchmark", "rival", "ratio", "goal", "spread", "reached")
+    status = 0
+    for name in options.names or names():
+        extra = ["--data", options.data] if options.data and name == "loader" else []
+        rows, code = run(name, extra)
+        status = status or code
+        for row in rows:
+            if "ratio" in row:
+                table.add_row(*cells(row))
+    Console().print(table)
+    return status
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Return a row's cells as text."""
+    spread = row.get("spread", "")
+    if isinstance(spread, dict):
+        spread = ", ".join(f"{k} {v}" for k, v in spread.items())
+    reached = "[green]yes[/]" if row.get("passed") else "[red]no[/]"
+    goal = row.get("goal", "")
+    goal = f"{goal:.3g}" if isinstance(goal, float) else str(goal)
+    rival = str(row.get("rival", ""))
+    return [str(row["benchmark"]), rival, f"{row['ratio']:.3g}", goal, str(spread), reached]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Contrastive loss of one anchor after the other in plain Python floats, written independently."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Row = Sequence[float]
+
+
+def cosine(a: Row, b: Row) -> float:
+    product = math.fsum(x * y for x, y in zip(a, b, strict=True))
+    return product / math.hypot(*a) / math.hypot(*b)
+
+
+def nt_xent(first: Sequence[Row], second: Sequence[Row], temperature: float) -> float:
+    total = 0.0
+    for views, others in ((first, second), (second, first)):
+        for i, anchor in enumerate(views):
+            positive = math.exp(cosine(anchor, others[i]) / temperature)
+            negatives = [
+                math.exp(cosine(anchor, row) / temperature)
+                for group in (views, others)
+                for j, row in enumerate(group)
+                if j != i
+            ]
+            total -= math.log(positive / (positive + math.fsum(negatives)))
+    return total / (2 * len(first))

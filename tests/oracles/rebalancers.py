@@ -1,0 +1,72 @@
+"""Rebalancers in plain Python floats, one class after the other, written independently."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Row = Sequence[float]
+
+
+def logits(row: Row, weight: Sequence[Row], bias: Row) -> list[float]:
+    return [
+        math.fsum(w * x for w, x in zip(vector, row, strict=True)) + b
+        for vector, b in zip(weight, bias, strict=True)
+    ]
+
+
+def prior_offset(counts: Sequence[int], tau: float) -> list[float]:
+    rarest = min(n for n in counts if n > 0)
+    filled = [n if n > 0 else rarest for n in counts]
+    return [-math.log((n / sum(filled)) ** tau + 1e-12) for n in filled]
+
+
+def tau_normalized(weight: Sequence[Row], tau: float) -> list[list[float]]:
+    result = []
+    for vector in weight:
+        length = math.sqrt(math.fsum(w * w for w in vector))
+        result.append([w / length**tau if length else 0.0 for w in vector])
+    return result
+
+
+def nearest_mean(row: Row, rows: Sequence[Row], labels: Sequence[int]) -> int:
+    """Return the class whose mean is nearest to ``row``."""
+    distances = {}
+    for c in sorted(set(labels)):
+        own = [r for r, label in zip(rows, labels, strict=True) if label == c]
+        mean = [math.fsum(column) / len(own) for column in zip(*own, strict=True)]
+        distances[c] = math.dist(row, mean)
+    return min(distances, key=lambda c: distances[c])
+
+
+def sgd_softmax(
+    weight: list[list[float]],
+    bias: list[float],
+    batches: Sequence[Sequence[tuple[Row, int]]],
+    *,
+    lr: float,
+    weight_decay: float,
+) -> tuple[list[list[float]], list[float]]:
+    """Train a linear head with momentum 0.9 and a half-cosine rate, one number at a time."""
+    classes, width = range(len(weight)), range(len(weight[0]))
+    momentum_w = [[0.0 for _ in width] for _ in classes]
+    momentum_b = [0.0 for _ in classes]
+    for step, batch in enumerate(batches):
+        rate = lr * (1 + math.cos(math.pi * step / len(batches))) / 2
+        grad_w = [[weight_decay * weight[c][d] for d in width] for c in classes]
+        grad_b = [weight_decay * bias[c] for c in classes]
+        for row, label in batch:
+            scores = logits(row, weight, bias)
+            powers = [math.exp(score - max(scores)) for score in scores]
+            for c in classes:
+                error = (powers[c] / math.fsum(powers) - (c == label)) / len(batch)
+                grad_b[c] += error
+                for d in width:
+                    grad_w[c][d] += error * row[d]
+        for c in classes:
+            momentum_b[c] = 0.9 * momentum_b[c] + grad_b[c]
+            bias[c] -= rate * momentum_b[c]
+            for d in width:
+                momentum_w[c][d] = 0.9 * momentum_w[c][d] + grad_w[c][d]
+                weight[c][d] -= rate * momentum_w[c][d]
+    return weight, bias

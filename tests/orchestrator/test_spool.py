@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.spool import Spool
+
+
+def ops(spool: Spool) -> list[object]:
+    return [entry.document["n"] for entry in spool.pending()]
+
+
+def put(spool: Spool, *numbers: int) -> None:
+    for number in numbers:
+        spool.append({"n": number})
+
+
+def test_entries_come_back_in_order_until_acknowledged(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    put(spool, 1, 2, 3)
+    assert ops(spool) == [1, 2, 3]
+    spool.acknowledge(spool.pending()[1].end)
+    assert ops(spool) == [3]
+    assert not spool.empty
+    spool.acknowledge(spool.pending()[0].end)
+    assert spool.empty
+    spool.close()
+
+
+def test_next_process_finds_what_was_not_acknowledged(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    put(spool, 1, 2)
+    spool.acknowledge(spool.pending()[0].end)
+    spool.close()
+    again = Spool(tmp_path)
+    assert ops(again) == [2]
+    again.close()
+
+
+def test_spool_whose_entries_all_arrived_starts_anew(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    put(spool, 1)
+    spool.acknowledge(spool.pending()[0].end)
+    spool.close()
+    assert (tmp_path / "entries.jsonl").stat().st_size == 0
+    again = Spool(tmp_path)
+    put(again, 2)
+    assert ops(again) == [2]
+    again.close()
+
+
+def test_killed_process_loses_no_entry(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from orchestrator.spool import Spool\n"
+        "spool = Spool(Path(sys.argv[1]))\n"
+        "for n in range(500): spool.append({'n': n})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    assert ended.returncode == -9
+    spool = Spool(tmp_path)
+    assert ops(spool) == list(range(500))
+    spool.close()
+
+
+def test_half_written_line_is_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "entries.jsonl").write_bytes(b'{"n":1}\n{"n":2')
+    spool = Spool(tmp_path)
+    put(spool, 3)
+    assert ops(spool) == [1, 3]
+    spool.close()
+
+
+def test_file_without_any_whole_line_is_emptied(tmp_path: Path) -> None:
+    (tmp_path / "entries.jsonl").write_bytes(b'{"n":1')
+    spool = Spool(tmp_path)
+    assert spool.pending() == []
+    assert spool.empty
+    spool.close()
+
+
+def test_damaged_line_is_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "entries.jsonl").write_bytes(b'{"n":1}\n\x00\x00oops\n{"n":2}\n')
+    spool = Spool(tmp_path)
+    documents = [entry.document for entry in spool.pending()]
+    assert documents == [{"n": 1}, {"op": "unreadable"}, {"n": 2}]
+    assert "unreadable entry skipped" in caplog.text
+    spool.close()
+
+
+@pytest.mark.parametrize("content", ["", "words", "999999"])
+def test_damaged_or_outlived_position_sends_everything_again(tmp_path: Path, content: str) -> None:
+    (tmp_path / "entries.jsonl").write_bytes(b'{"n":1}\n')
+    (tmp_path / "acknowledged").write_text(content)
+    spool = Spool(tmp_path)
+    assert ops(spool) == [1]
+    spool.close()
+
+
+def test_second_process_is_refused_with_the_reason(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    with pytest.raises(RuntimeError, match="in use by another process"):
+        Spool(tmp_path)
+    spool.close()
+    Spool(tmp_path).close()
+
+
+def test_entry_longer_than_one_read_is_whole(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append({"n": "x" * 3_000_000})
+    put(spool, 2)
+    first = spool.pending()[0]
+    assert len(str(first.document["n"])) == 3_000_000
+    spool.acknowledge(first.end)
+    assert ops(spool) == [2]
+    spool.close()
+
+
+def test_full_disk_keeps_entries_in_memory_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path)
+    put(spool, 1)
+    write = os.write
+
+    def refuse(file: int, data: bytes) -> int:
+        return write(file, data[:3])  # as a full disk does: part of the line
+
+    monkeypatch.setattr("orchestrator.spool.os.write", refuse)
+    put(spool, 2, 3)
+    assert ops(spool) == [1]
+    assert caplog.text.count("entries wait in memory") == 1
+    monkeypatch.setattr("orchestrator.spool.os.write", write)
+    put(spool, 4)
+    assert ops(spool) == [1, 2, 3, 4]
+    spool.close()
+
+
+def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    threads = [
+        threading.Thread(target=put, args=(spool, *range(k * 100, k * 100 + 100))) for k in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(int(str(n)) for n in ops(spool)) == list(range(800))
+    spool.close()
+
+
+def test_appending_takes_microseconds(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    started = time.process_time()
+    put(spool, *range(1000))
+    assert (time.process_time() - started) / 1000 < 1e-3
+    spool.close()

@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factory import make_trials
+from mlflow import MlflowClient
+
+from orchestrator.mlflow_client import tracking_uri
+from orchestrator.mlflow_runs import _text
+from orchestrator.records import StageUse, TrialRecord
+from orchestrator.tracking import SWEEP, Tracker, stage_run
+
+# MLflow's own use of SQLAlchemy.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+EXPERIMENT = "full"
+WAIT = 120.0
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an MLflow database that exists already: migrations take seconds."""
+    root = tmp_path_factory.mktemp("mlflow")
+    MlflowClient(f"sqlite:///{root}/mlflow.db").search_experiments()
+    return root
+
+
+@pytest.fixture
+def root(database: Path, request: pytest.FixtureRequest) -> Path:
+    return database
+
+
+def opened(root: Path, spool: Path, uri: str | None = None) -> Tracker:
+    address = uri or f"sqlite:///{root}/mlflow.db"
+    return Tracker.open(address, root, EXPERIMENT, spool)
+
+
+def begin(tracker: Tracker, name: str, **tags: str) -> None:
+    tracker.start_sweep(name, params={"trials": 24}, tags=tags, experiment={"seed": 0})
+
+
+def client_of(tracker: Tracker) -> Any:
+    return MlflowClient(tracker.uri)
+
+
+def runs_of(client: Any, sweep: str, kind: str = "trial") -> list[Any]:
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    text = f"tags.`orchestrator.kind` = '{kind}'"
+    if kind != "stage":
+        text += f" and tags.`orchestrator.sweep` = '{sweep}'"
+    return list(client.search_runs([experiment], text))
+
+
+def steps_of(client: Any, run_id: str, metric: str) -> list[int]:
+    return sorted(m.step for m in client.get_metric_history(run_id, metric))
+
+
+def trial(number: int = 0, **changes: Any) -> TrialRecord:
+    return make_trials(number + 1)[number].model_copy(update=changes)
+
+
+def test_whole_sweep_arrives(root: Path, tmp_path: Path) -> None:
+    tracker = opened(root, tmp_path / "spool")
+    begin(tracker, "whole", git="abc123", data="d1")
+    done = trial()
+    stages = [use for use in done.stages if not use.reused]
+    tracker.start_trial(done.trial_id, 0, params=done.params, experiment={"seed": 0, "x": [1]})
+    for use in stages:
+        tracker.record_stage(use, {"lr": 0.1})
+    rows = [{"epoch": e, "classify/loss": 1.0 / (e + 1), "lr": 0.1} for e in range(3)]
+    tracker.log_history(done.trial_id, rows)
+    tracker.log_figures(done.trial_id, {"confusion.png": b"\x89PNG"})
+    tracker.finish_trial(done)
+    tracker.finish_sweep(metrics={"best": 0.9})
+    assert tracker.close(WAIT)
+
+    client = client_of(tracker)
+    sweep = client.get_run(tracker.run_id(SWEEP))
+    assert sweep.info.status == "FINISHED"
+    assert sweep.data.params == {"trials": "24"}
+    assert sweep.data.metrics["best"] == 0.9
+    assert sweep.data.tags["mlflow.source.git.commit"] == "abc123"
+    [run] = runs_of(client, "whole")
+    assert run.info.run_id == tracker.run_id(done.trial_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.parentRunId"] == sweep.info.run_id
+    assert run.data.params == {name: _text(value) for name, value in done.params.items()}
+    assert run.data.metrics["evaluate/auroc"] == pytest.approx(done.metrics["evaluate/auroc"])
+    assert run.data.metrics["trial/seconds"] == pytest.approx(done.seconds)
+    assert steps_of(client, run.info.run_id, "classify/loss") == [0, 1, 2]
+    text = Path(client.download_artifacts(run.info.run_id, "experiment.yaml")).read_text()
+    assert text == "seed: 0\nx:\n- 1\n"
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "figures")] == [
+        "figures/confusion.png"
+    ]
+
+
+def test_trials_and_stage_runs_are_linked_both_ways(root: Path, tmp_path: Path) -> None:
+    tracker = opened(root, tmp_path / "spool")
+    begin(tracker, "links")
+    use = StageUse(
+        stage="classify",
+        key="k-links",
+        reused=False,
+        seconds=4.0,
+        history=[{"epoch": e, "classify/loss": 1.0} for e in range(4)],
+    )
+    for number in range(2):
+        name = f"links-{number}"
+        tracker.start_trial(name, number, params={})
+        tracker.record_stage(use, {"loss": "ldam"})
+        reused = use.model_copy(update={"reused": number > 0})
+        tracker.finish_trial(trial(trial_id=name, stages=[reused]))
+    assert tracker.close(WAIT)
+    client = client_of(tracker)
+    stage = client.get_run(tracker.run_id(stage_run("k-links")))
+    assert (
+        len([r for r in runs_of(client, "", "stage") if r.info.run_name == "classify k-links"]) == 1
+    )
+    assert stage.data.params == {"loss": "ldam"}
+    assert stage.info.end_time - stage.info.start_time == 4000
+    assert steps_of(client, stage.info.run_id, "classify/loss") == [0, 1, 2, 3]
+    assert stage.data.tags["orchestrator.used_by"] == "links-0 links-1"
+    assert stage.data.tags["orchestrator.uses"] == "2"
+    assert stage.data.tags["mlflow.parentRunId"] == tracker.run_id(SWEEP)
+    for run in runs_of(client, "links"):
+        assert run.data.tags["orchestrator.stage.classify"] == stage.info.run_id
+
+
+def test_connecting_waits_for_the_first_trial_to_end(root: Path, tmp_path: Path) -> None:
+    tracker = opened(root, tmp_path / "spool")
+    begin(tracker, "patient")
+    tracker.start_trial("first", 0, params={})
+    time.sleep(2.5)
+    assert tracker.run_id(SWEEP) is None
+    tracker.finish_trial(trial(trial_id="first", stages=[]))
+    deadline = time.monotonic() + WAIT
+    while tracker.run_id("first") is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert tracker.run_id("first") is not None
+    assert tracker.close(WAIT)
+
+
+def test_stage_that_nobody_recorded_gets_its_run_from_the_trial(root: Path, tmp_path: Path) -> None:
+    tracker = opened(root, tmp_path / "spool")
+    begin(tracker, "unsaid")
+    tracker.start_trial("u", 0, params={})
+    use = StageUse(stage="score", key="k-unsaid", reused=True, seconds=2.0)
+    tracker.finish_trial(trial(trial_id="u", stages=[use]))
+    assert tracker.close(WAIT)
+    run = client_of(tracker).get_run(tracker.run_id(stage_run("k-unsaid")))
+    assert run.info.run_name == "score k-unsaid"
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["orchestrator.used_by"] == "u"
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("COMPLETE", "FINISHED"), ("PRUNED", "KILLED"), ("FAIL", "FAILED")]
+)
+def test_state_of_a_trial_becomes_a_status(
+    root: Path, tmp_path: Path, state: str, status: str
+) -> None:
+    tracker = opened(root, tmp_path / "spool")
+    begin(tracker, f"state-{state}")
+    tracker.start_trial("one", 0, params={})
+    tracker.finish_trial(trial(trial_id="one", state=state, error="why", stages=[]))
+    assert tracker.close(WAIT)
+    run = client_of(tracker).get_run(tracker.run_id("one"))
+    assert run.info.status == status
+    assert run.data.tags["orchestrator.state"] == state
+    assert run.data.tags["orchestrator.error"] == "why"
+
+
+def test_second_start_adopts_runs_and_ends_what_was_left_running(
+    root: Path, tmp_path: Path
+) -> None:
+    first = opened(root, tmp_path / "spool")
+    begin(first, "again")
+    first.start_trial("done", 0, params={"a": 1})
+    first.finish_trial(trial(trial_id="done", stages=[]))
+    first.start_trial("resumed", 1, params={"a": 2})
+    first.start_trial("lost", 2, params={"a": 3})
+    assert first.close(WAIT)
+
+    second = opened(root, tmp_path / "spool")
+    begin(second, "again")
+    assert second.flush(WAIT)
+    client = client_of(second)
+    status = {r.data.tags["orchestrator.trial_id"]: r.info.status for r in runs_of(client, "again")}
+    assert status == {"done": "FINISHED", "resumed": "KILLED", "lost": "KILLED"}
+    second.start_trial("resumed", 1, params={"a": 5, "b": 1})
+    assert second.flush(WAIT)
+    assert second.run_id("resumed") == first.run_id("resumed")
+    run = client.get_run(second.run_id("resumed"))
+    assert run.info.status == "RUNNING"
+    assert run.data.params == {"a": "2", "b": "1"}
+    assert run.data.tags["orchestrator.changed.a"] == "5"
+    assert second.close(WAIT)
+    assert second.run_id(SWEEP) == first.run_id(SWEEP)
+    assert len(runs_of(client, "again")) == 3
+
+
+def test_names_and_values_of_any_kind_are_taken(root: Path, tmp_path: Path) -> None:
+    tracker = opened(root, tmp_path / "spool")
+    tracker.start_sweep("it's; odd", params={"p@q": "x" * 9000, "none": None}, tags={})
+    metrics = {"m@x": math.nan, "inf": math.inf, "low": -math.inf, "int": 3}
+    tracker.start_trial("o'clock", 0, params={f"p{i}": i for i in range(230)})
+    tracker.log_history("o'clock", [{"epoch": i, **metrics} for i in range(700)])
+    assert tracker.close(WAIT)
+    client = client_of(tracker)
+    sweep = client.get_run(tracker.run_id(SWEEP))
+    assert len(sweep.data.params["p_q"]) == 5000
+    assert sweep.data.params["none"] == "None"
+    run = client.get_run(tracker.run_id("o'clock"))
+    assert len(run.data.params) == 230
+    assert steps_of(client, run.info.run_id, "m_x") == list(range(700))
+    assert math.isnan(run.data.metrics["m_x"])
+    assert run.data.metrics["int"] == 3
+    assert not (tmp_path / "spool" / "refused.jsonl").exists()
+
+
+def test_entry_that_is_refused_for_good_is_set_aside(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = opened(root, tmp_path / "spool")
+    begin(tracker, "refused")
+    tracker.start_trial("gone", 0, params={})
+    assert tracker.flush(WAIT)
+    client_of(tracker).delete_run(tracker.run_id("gone"))
+    tracker.log_history("gone", [{"loss": 1.0}])
+    tracker.start_trial("next", 1, params={})
+    assert tracker.close(WAIT)
+    assert "refused an entry" in caplog.text
+    assert '"run": "gone"' in (tmp_path / "spool" / "refused.jsonl").read_text()
+    assert tracker.run_id("next")
+
+
+def test_host_load_is_sampled(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.tracking.SAMPLE_SECONDS", 0.05)
+    tracker = opened(root, tmp_path / "spool")
+    begin(tracker, "load")
+    time.sleep(0.5)
+    tracker.finish_sweep()
+    assert tracker.close(WAIT)
+    metrics = client_of(tracker).get_run(tracker.run_id(SWEEP)).data.metrics
+    assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
+    assert (
+        len(
+            steps_of(client_of(tracker), tracker.run_id(SWEEP), "system/cpu_utilization_percentage")
+        )
+        > 1
+    )
+
+
+def test_embedded_database_is_made_in_the_background(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from orchestrator.tracking import Tracker\n"
+        "started = time.perf_counter(); root = Path(sys.argv[1])\n"
+        "tracker = Tracker.open(None, root, 'x', root / 'spool')\n"
+        "tracker.start_sweep('s', params={}, tags={})\n"
+        "tracker.start_trial('t', 0, params={})\n"
+        "print(time.perf_counter() - started, 'mlflow' in sys.modules)\n"
+        "assert tracker.close(120), 'did not arrive'\n"
+        "print(tracker.run_id('t'))"
+    )
+    free = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        check=True,
+        timeout=240,
+        env=free,
+        capture_output=True,
+        text=True,
+    )
+    first, run_id = ended.stdout.splitlines()
+    assert float(first.split()[0]) < 1.0, "open must not wait for imports and migrations"
+    assert ended.stderr == ""
+    client = MlflowClient(tracking_uri(None, tmp_path))
+    assert client.get_run(run_id).info.run_name == "trial 000"
+    experiment = client.get_experiment_by_name("x")
+    assert experiment.artifact_location == (tmp_path / "artifacts").as_uri()
+
+
+def test_address_comes_from_the_command_line_then_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    assert tracking_uri("http://other:1", tmp_path) == "http://other:1"
+    assert tracking_uri(None, tmp_path) == "http://tracker:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking_uri(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+class Server:
+    """A real ``mlflow server`` on loopback that can be killed and started again."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.root}/mlflow.db"]
+        command += ["--artifacts-destination", str(self.root / "served")]
+        with (self.root / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            )
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.3)
+        raise TimeoutError((self.root / "server.log").read_text()[-2000:])
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[Server]:
+    server = Server(root)
+    yield server
+    server.kill()
+
+
+@pytest.mark.slow
+def test_server_that_dies_gets_everything_once_when_it_is_back(
+    server: Server, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.start()
+    tracker = opened(root, tmp_path / "spool", server.uri)
+    begin(tracker, "served")
+    tracker.start_trial("a", 0, params={"lr": 0.1})
+    tracker.log_history("a", [{"epoch": e, "loss": float(e)} for e in range(3)])
+    assert tracker.flush(WAIT)
+
+    for epoch in range(3, 8):  # killed while entries are under way
+        tracker.log_history("a", [{"epoch": epoch, "loss": float(epoch)}])
+    server.kill()
+    down_at = time.time()
+    started = time.perf_counter()
+    for epoch in range(8, 12):
+        tracker.log_history("a", [{"epoch": epoch, "loss": float(epoch), "nan": math.nan}])
+    tracker.log_figures("a", {"f.png": b"\x89PNG"})
+    tracker.start_trial("b", 1, params={})
+    assert time.perf_counter() - started < 0.5, "logging waits for a dead server"
+    assert not tracker.flush(1)
+    assert not tracker.close(8)
+    assert caplog.text.count("does not answer") == 1
+
+    up_at = time.time()
+    server.start()
+    second = opened(root, tmp_path / "spool", server.uri)
+    begin(second, "served")
+    second.finish_trial(trial(trial_id="a", stages=[]))
+    assert second.close(WAIT)
+    client = client_of(second)
+    runs = {r.data.tags["orchestrator.trial_id"]: r for r in runs_of(client, "served")}
+    assert set(runs) == {"a", "b"}
+    assert runs["b"].info.status == "KILLED"
+    history = client.get_metric_history(runs["a"].info.run_id, "loss")
+    assert sorted(m.step for m in history) == list(range(12))
+    late = [m.timestamp / 1000 for m in history if m.step >= 8]
+    assert all(down_at - 1 <= stamp <= up_at for stamp in late), "replayed with other times"
+    assert steps_of(client, runs["a"].info.run_id, "nan") == [8, 9, 10, 11]
+    assert [f.path for f in client.list_artifacts(runs["a"].info.run_id, "figures")] == [
+        "figures/f.png"
+    ]
+    assert len(runs_of(client, "served", "sweep")) == 1
+    assert not (tmp_path / "spool" / "files").exists()
+
+
+def test_entries_sent_twice_are_recorded_once(root: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    tracker = opened(root, spool)
+    begin(tracker, "twice")
+    tracker.start_trial("t", 0, params={"a": 1})
+    tracker.record_stage(trial().stages[1].model_copy(update={"key": "k-twice"}), {})
+    tracker.log_history("t", [{"epoch": e, "loss": 1.0} for e in range(5)])
+    tracker.finish_trial(trial(trial_id="t", stages=[]))
+    assert tracker.flush(WAIT)
+    entries = (spool / "entries.jsonl").read_bytes()
+    assert tracker.close(WAIT)
+    (spool / "entries.jsonl").write_bytes(entries)  # as if no acknowledgement had been kept
+    again = opened(root, spool)
+    assert again.close(WAIT)
+    client = client_of(tracker)
+    [run] = runs_of(client, "twice")
+    assert run.info.status == "FINISHED"
+    assert steps_of(client, run.info.run_id, "loss") == [0, 1, 2, 3, 4]
+    assert steps_of(client, tracker.run_id(stage_run("k-twice")), "classify/loss") == list(
+        range(20)
+    )
+    assert len(runs_of(client, "twice", "sweep")) == 1

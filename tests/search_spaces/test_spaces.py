@@ -1,0 +1,139 @@
+"""Every search space: baseline, replay, conditions, names. A new file is tested by being there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import search_spaces
+from search_spaces.pick import Defaults, FromTrial, Pick, Replay
+from trainables.errors import ConfigError
+from trainables.experiment import Experiment
+from trainables.pipeline import plan
+from trainables.settings import assign, flatten
+
+BASES = {
+    "defaults": Experiment(),
+    "own settings": assign(
+        Experiment(),
+        {
+            "classify.loss.ldam.max_margin": 0.3,
+            "score.method.energy.temperature": 2.0,
+            "update.mode": "full",
+            "update.distiller": "kd",
+            "update.exemplars_per_class": 7,
+        },
+    ),
+}
+
+
+def trials(space: str, base: Experiment, count: int = 50) -> list[tuple[Any, dict[str, Any], Any]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    vary, choices, found = search_spaces.load(space), {}, []
+    for _ in range(count):
+        trial = study.ask()
+        pick = Pick(FromTrial(trial, choices))
+        found.append((vary(pick, base), pick.changes, trial))
+        study.tell(trial, 0.0)
+    return found
+
+
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+@pytest.mark.parametrize("space", search_spaces.names())
+class TestSpace:
+    def test_baseline_is_the_base(self, space: str, base: Experiment) -> None:
+        assert search_spaces.load(space)(Pick(Defaults()), base) == base
+
+    def test_flat_parameters_rebuild_every_trial(self, space: str, base: Experiment) -> None:
+        vary = search_spaces.load(space)
+        for experiment, params, trial in trials(space, base):
+            stored = json.loads(json.dumps(params, sort_keys=True))
+            assert vary(Pick(Replay(stored)), base) == experiment
+            assert vary(Pick(Replay(trial.params)), base) == experiment
+            assert assign(base, stored) == experiment
+
+    def test_ranges_exist_only_with_their_method(self, space: str, base: Experiment) -> None:
+        for experiment, params, _ in trials(space, base, count=20):
+            known = flatten(experiment).keys()
+            assert params.keys() <= known, "a parameter of a method that was not chosen"
+
+    def test_trials_differ_and_can_be_planned(self, space: str, base: Experiment) -> None:
+        found = [experiment for experiment, _, _ in trials(space, base, count=20)]
+        # two draws may agree where no number is searched
+        assert len({experiment.digest() for experiment in found}) > 15
+        for experiment in found:
+            plan(experiment)
+
+    def test_parameters_are_plain_values(self, space: str, base: Experiment) -> None:
+        for _, params, _ in trials(space, base, count=5):
+            assert all(
+                value is None or type(value) in (str, int, float, bool) for value in params.values()
+            )
+
+
+def test_full_covers_the_three_and_shares_trunks() -> None:
+    base = BASES["defaults"]
+    found = trials("full", base)
+    assert len({experiment.classify.digest() for experiment, _, _ in found}) <= 3
+    asked = {name for _, params, _ in found for name in params}
+    for part in ("open_world", "update"):
+        assert {name for _, params, _ in trials(part, base) for name in params} <= asked
+    assert "rebalance.method" in asked
+
+
+def test_trunk_share_is_searched_only_where_the_trunk_trains() -> None:
+    asked = [params for _, params, _ in trials("update", BASES["defaults"], count=3)]
+    assert not any("update.trunk_lr_factor" in params for params in asked)
+    asked = [params for _, params, _ in trials("update", BASES["own settings"], count=3)]
+    assert all("update.trunk_lr_factor" in params for params in asked)
+
+
+def test_names_are_the_files() -> None:
+    files = {path.stem for path in Path(search_spaces.__path__[0]).glob("*.py")}
+    assert set(search_spaces.names()) == files - {"__init__", "pick"}
+    assert {"full", "long_tail", "open_world", "update"} <= files
+
+
+@pytest.mark.parametrize("space", search_spaces.names())
+def test_a_space_says_what_varies_and_why(space: str) -> None:
+    assert len(search_spaces.describe(space).split()) > 20
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("long_tial", "did you mean 'long_tail'"),
+        ("pick", "unknown search space 'pick'"),
+        ("no.such.module:vary", "there is no module"),
+        ("search_spaces.full:varry", "has no 'varry'"),
+    ],
+)
+def test_an_unknown_space_is_one_line(space: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        search_spaces.load(space)
+    assert "\n" not in str(error.value)
+
+
+def test_an_import_error_inside_a_space_is_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_space.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        search_spaces.load("own_space:vary")
+
+
+def test_spaces_do_not_import_optuna_or_ray() -> None:
+    code = (
+        "import sys, search_spaces\n"
+        "for name in search_spaces.names(): search_spaces.load(name)\n"
+        "print({'optuna', 'ray', 'mlflow'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "set()"
