@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,37 @@ from trainables.context import ambient_rng
 from trainables.methods.heads import Head
 
 MOMENTUM = 0.9
+
+# (logits [B, C], labels [B], rows [B]) -> scalar; rows are positions in the features
+HeadObjective = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class HeadJob(NamedTuple):
+    """A head and how it is to be trained; `train_job` does it, `train_heads` does many at once.
+
+    SGD with momentum; the learning rate falls to zero as a half cosine over all steps.
+
+    Args:
+        module: What is trained: its parameters that require a gradient.
+        draws: Indices of the samples in the order of training; cut into batches.
+        batch_size: Samples per step.
+        lr: First learning rate.
+        weight_decay: L2 penalty on all trained parameters.
+        momentum: In [0, 1).
+        slow: Parameters with ``lr * slow_factor`` instead of ``lr``.
+        slow_factor: See ``slow``.
+        objective: What is minimised; ``None``: the cross-entropy, mean over the batch.
+    """
+
+    module: nn.Module
+    draws: Tensor
+    batch_size: int
+    lr: float
+    weight_decay: float
+    momentum: float = MOMENTUM
+    slow: tuple[nn.Parameter, ...] = ()
+    slow_factor: float = 1.0
+    objective: HeadObjective | None = None
 
 
 class ScaledLinear(nn.Module):
@@ -112,55 +144,79 @@ def train_head(
     batch_size: int,
     lr: float,
     weight_decay: float,
-    class_weights: Tensor | None = None,
     slow: Iterable[nn.Parameter] = (),
     slow_factor: float = 1.0,
+    objective: HeadObjective | None = None,
 ) -> nn.Module:
-    """Train a head by cross-entropy on pre-drawn samples, and return it in evaluation mode.
+    """Train a head on pre-drawn samples, and return it in evaluation mode.
 
-    SGD with momentum 0.9, the learning rate falls to zero as a half cosine over all steps. Written
-    out here: building the first `torch.optim` optimiser of a process imports torch's compiler,
-    which takes longer (seconds) than the training.
+    See `HeadJob` for the arguments, `train_job` for what happens.
+    """
+    job = HeadJob(
+        module=module,
+        draws=draws,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        slow=tuple(slow),
+        slow_factor=slow_factor,
+        objective=objective,
+    )
+    return train_job(job, features=features, labels=labels)
+
+
+def train_job(job: HeadJob, *, features: Tensor, labels: Tensor) -> nn.Module:
+    """Train one head on cached features, and return it in evaluation mode.
+
+    The steps are written out here: building the first `torch.optim` optimiser of a process imports
+    torch's compiler, which takes longer (seconds) than the training.
 
     Args:
-        module: What is trained: its parameters that require a gradient.
+        job: What is trained, and how.
         features: ``[N, D]``.
         labels: ``[N]`` int64.
-        draws: Indices of the samples in the order of training; cut into batches.
-        batch_size: Samples per step.
-        lr: First learning rate.
-        weight_decay: L2 penalty on all trained parameters.
-        class_weights: Weight of each class in the loss ``[C]`` (weighted mean); ``None``: all one.
-        slow: Parameters with ``lr * slow_factor`` instead of ``lr``.
-        slow_factor: See ``slow``.
 
     Raises:
         ArithmeticError: A weight is NaN or infinite in the end: the learning rate is too large.
     """
-    module.train()
+    job.module.train()
+    objective = job.objective or cross_entropy
     inputs = features.to(torch.promote_types(features.dtype, torch.float32))
-    slowed = {id(parameter) for parameter in slow}
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    rates = [lr * slow_factor if id(parameter) in slowed else lr for parameter in trained]
-    momenta = [torch.zeros_like(parameter) for parameter in trained]
-    batches = draws.split(batch_size) if len(draws) else ()
+    slowed = {id(parameter) for parameter in job.slow}
+    trained = [parameter for parameter in job.module.parameters() if parameter.requires_grad]
+    rates = [job.lr * (job.slow_factor if id(p) in slowed else 1.0) for p in trained]
+    velocities = [torch.zeros_like(parameter) for parameter in trained]
+    batches = job.draws.split(job.batch_size) if len(job.draws) else ()
     for step, batch in enumerate(batches):
-        fraction = 0.5 * (1 + math.cos(math.pi * step / len(batches)))
-        loss = nn.functional.cross_entropy(
-            module(inputs[batch]).to(inputs.dtype), labels[batch], weight=class_weights
-        )
-        gradients = torch.autograd.grad(loss, trained)
+        fraction = half_cosine(step, len(batches))
+        logits = job.module(inputs[batch]).to(inputs.dtype)
+        gradients = torch.autograd.grad(objective(logits, labels[batch], batch), trained)
         with torch.no_grad():
-            for parameter, momentum, gradient, rate in zip(
-                trained, momenta, gradients, rates, strict=True
+            for parameter, velocity, gradient, rate in zip(
+                trained, velocities, gradients, rates, strict=True
             ):
-                momentum.mul_(MOMENTUM).add_(gradient).add_(parameter, alpha=weight_decay)
-                parameter.sub_(momentum, alpha=rate * fraction)
+                velocity.mul_(job.momentum).add_(gradient).add_(parameter, alpha=job.weight_decay)
+                parameter.sub_(velocity, alpha=rate * fraction)
     if not all(bool(parameter.isfinite().all()) for parameter in trained):
-        raise ArithmeticError(
-            f"training the head with lr {lr} gave weights that are not finite; try a smaller lr"
-        )
-    return module.eval()
+        raise diverged(job.lr)
+    return job.module.eval()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """Return the mean cross-entropy of a batch: the objective of a job that names none."""
+    return nn.functional.cross_entropy(logits, labels)
+
+
+def half_cosine(step: int, steps: int) -> float:
+    """Return the share of the first learning rate that a step has: 1 at first, near 0 at last."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def diverged(lr: float) -> ArithmeticError:
+    """Return the error of a head whose weights are not finite."""
+    return ArithmeticError(
+        f"training the head with lr {lr} gave weights that are not finite; try a smaller lr"
+    )
 
 
 def head_state(module: nn.Module) -> dict[str, Tensor]:
