@@ -1,4 +1,4 @@
-"""Long tail: loss and sampler of the first classifier, its learning rate, and the correction after.
+"""Long tail: how the first classifier learns, and the correction after.
 
 The base's data, trunk and augmentation stay. Every loss and sampler that can train the classifier
 takes part with its own ranges. The loss decides what the features know of rare classes, so it is
@@ -11,6 +11,7 @@ from __future__ import annotations
 from search_spaces.pick import Pick, suited
 from trainables.experiment import Experiment
 from trainables.methods.losses import Loss
+from trainables.methods.mixers import Mixer
 from trainables.methods.samplers import Sampler
 from trainables.settings import assign
 from trainables.stages import classify
@@ -30,6 +31,8 @@ def choose_training(pick: Pick, base: Experiment) -> None:
     samplers = suited(Sampler, classify.PROVIDES["sampler"])
     pick.method("classify.loss", base.classify.loss, losses)
     pick.method("classify.sampler", base.classify.sampler, samplers)
+    mixers = suited(Mixer, classify.PROVIDES["mixing"])
+    pick.method("classify.mixing", base.classify.mixing, mixers)
     pick.field(base, "classify.training.lr")
 
 

@@ -74,6 +74,25 @@ class Trunk(nn.Module):
             return named
         return _timm_maps(self.network, normalized)
 
+    def hidden_layers(self) -> list[nn.Module]:
+        """Return the modules whose outputs are the trunk's intermediate maps, first to last.
+
+        Raises:
+            ConfigError: The network does not say which they are.
+        """
+        for name in ("groups", "stages"):
+            own = getattr(self.network, name, None)
+            if isinstance(own, nn.ModuleList):
+                return list(own)
+        listed = getattr(self.network, "feature_info", None) or []
+        names = [str(entry["module"]) for entry in listed if entry.get("module")]
+        if not names:
+            raise ConfigError(
+                f"{type(self.network).__name__} does not name its hidden layers; "
+                "use a trunk of another architecture, or mix images or features"
+            )
+        return [self.network.get_submodule(name) for name in names]
+
     def normalize(self, images: Tensor) -> Tensor:
         """Return ``(images - mean) / std`` in the parameters' type and memory layout."""
         weight = next(self.network.parameters())

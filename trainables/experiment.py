@@ -15,6 +15,7 @@ from trainables.methods.distillers import Distiller
 from trainables.methods.heads import Head
 from trainables.methods.losses import Loss
 from trainables.methods.method import Range
+from trainables.methods.mixers import Mixer
 from trainables.methods.pretrainers import Pretrainer
 from trainables.methods.profiles import Profile
 from trainables.methods.pseudo_labelers import PseudoLabeler
@@ -115,6 +116,7 @@ class Classify(Settings):
     loss: Loss = Field(default="cross_entropy")  # type: ignore[assignment]
     sampler: Sampler = Field(default="instance_balanced")  # type: ignore[assignment]
     augmentation: Augmentation = Field(default="crop_flip")  # type: ignore[assignment]
+    mixing: Mixer = Field(default="none")  # type: ignore[assignment]
     training: Training = Training()
 
 

@@ -14,11 +14,14 @@ from trainables.distributed import own_epoch, share_of_batch, synchronise_batchn
 from trainables.experiment import Classify
 from trainables.loader import Batch, Loader, draw_positions
 from trainables.loop import Group, Kept, choose_precision, fit, num_steps
+from trainables.mixed_batch import mixed_features, mixed_loss
+from trainables.mixing import Mix
 
 PROVIDES: dict[str, frozenset[str]] = {
     "loss": frozenset({"logits", "features", "labels", "class_counts", "progress"}),
     "sampler": frozenset({"labels", "class_counts", "progress", "epochs"}),
     "augmentation": frozenset({"images", "generator"}),
+    "mixing": frozenset({"images", "labels", "class_counts", "progress", "generator"}),
 }
 MEAN_MOMENTUM = 0.9  # of the moving average of features (Tang et al. 2020)
 
@@ -91,9 +94,13 @@ def _train(
         synchronise_batchnorm(model.trunk, context)
     model.trunk.to(memory_format=layout)
     on_device = {"class_counts": counts.to(device)}
+    draws = {"mixing": torch.Generator()}
 
     def batch_loss(batch: Batch, progress: float) -> Tensor:
-        features = model.trunk(batch.images.contiguous(memory_format=layout))
+        images = batch.images.contiguous(memory_format=layout)
+        given = {"images": images, "labels": batch.labels, "progress": progress, **on_device}
+        mix: Mix | None = settings.mixing.supplied({**given, "generator": draws["mixing"]})
+        features = mixed_features(model.trunk, images, mix)
         model.mean.mul_(MEAN_MOMENTUM).add_(features.detach().float().mean(0))
         available = {
             "logits": model.head(features),
@@ -102,22 +109,14 @@ def _train(
             "progress": progress,
             **on_device,
         }
-        loss: Tensor = settings.loss.supplied(available)
-        return loss
+        return mixed_loss(settings.loss, available, mix)
 
     def epoch_batches(epoch: int) -> object:
         model.trunk.train()
         model.head.train()
-        probability = settings.sampler.supplied(
-            {
-                "labels": torch.from_numpy(view.labels),
-                "class_counts": counts,
-                "progress": epoch / max(1, training.epochs - 1),
-                "epochs": training.epochs,
-            }
-        )
-        order = context.generator("classify", "order", epoch)
-        positions = draw_positions(probability, size, order)
+        positions, order = _drawn(settings, view, counts, context, epoch)
+        # not the worker's own: all mix with one share
+        draws["mixing"] = context.generator("classify", "mixing", epoch)
         return own_epoch(loader, positions, order, context, "classify", "augmentation", epoch)
 
     fit(
@@ -134,6 +133,23 @@ def _train(
     )
     model.trunk.eval()
     model.head.eval()
+
+
+def _drawn(
+    settings: Classify, view: LabelledView, counts: Tensor, context: Context, epoch: int
+) -> tuple[Tensor, torch.Generator]:
+    """Return the positions of an epoch, the same on all workers, and the generator they leave."""
+    epochs = settings.training.epochs
+    order = context.generator("classify", "order", epoch)
+    probability = settings.sampler.supplied(
+        {
+            "labels": torch.from_numpy(view.labels),
+            "class_counts": counts,
+            "progress": epoch / max(1, epochs - 1),
+            "epochs": epochs,
+        }
+    )
+    return draw_positions(probability, len(view.labels), order), order
 
 
 @torch.no_grad()

@@ -1,0 +1,20 @@
+"""No mixing."""
+
+from __future__ import annotations
+
+from trainables.methods.mixers import Mixer
+
+
+class NoMixing(Mixer):
+    """No mixing: every sample stands for itself.
+
+    Source:
+        None: the baseline.
+
+    Example:
+        >>> NoMixing()() is None
+        True
+    """
+
+    def __call__(self) -> None:
+        return None
