@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
 import math
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
-
-from orchestrator.train_group import TRIAL_CPUS, WORKER_CPUS
 
 if TYPE_CHECKING:
     from orchestrator.options import SweepOptions
 
+# Trials that wait for a worker group hold 1/100 of a CPU, and must find it beside its workers.
+TRIAL_CPUS = 0.01
+WORKER_CPUS = 0.9
 # Tune's own loggers write three files per trial; the record, the study and MLflow hold all of it.
+# Ray tells that its token is on, as it should be, at every start.
+TOKEN_LOG = "ray._private.authentication.authentication_token_setup"
 MOST_WARMED = 64  # tasks at start; on a large cluster most nodes start their workers anyway
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -38,6 +44,7 @@ def connect_ray(address: str | None, workers: int = 1) -> dict[str, float]:
         os.environ.setdefault(name, value)
     import ray
 
+    logging.getLogger(TOKEN_LOG).setLevel(logging.ERROR)
     # Tune's log speaks of its own files, which are switched off; the record has every error.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
@@ -50,6 +57,50 @@ def connect_ray(address: str | None, workers: int = 1) -> dict[str, float]:
             configure_logging=True,
         )
     return {name: float(value) for name, value in ray.cluster_resources().items()}
+
+
+class Importing:
+    """Imports modules in a thread, while Ray's processes come up and this one would wait.
+
+    Ray itself is started by the main thread: its processes end with the thread that started them.
+
+    Args:
+        names: Modules that import nothing of Ray: two threads may meet half of a module.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(names)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="import", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            import_all(self._names)
+        except BaseException as error:  # raised where it is waited for
+            self._error = error
+
+    def wait(self) -> None:
+        """Return when all is imported.
+
+        Raises:
+            Exception: What an import raised.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
+def import_all(names: Iterable[str]) -> None:
+    """Import modules without garbage collection: nothing in them is garbage, looking costs 10 %."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        for name in names:
+            importlib.import_module(name)
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def warm_up(resources: Mapping[str, float]) -> None:
@@ -67,7 +118,7 @@ def warm_up(resources: Mapping[str, float]) -> None:
 
 def _import_trial() -> None:
     """Import what a trial imports, on the way or at its first use."""
-    import orchestrator.trial  # noqa: F401
+    import_all(("ray.tune", "scipy.optimize", "orchestrator.trial"))
 
 
 def trial_resources(options: SweepOptions) -> dict[str, float]:

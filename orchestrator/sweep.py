@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from orchestrator.tracking import Tracker
     from trainables.experiment import Experiment
 
+# Imported while Ray starts, and after it.
+NOT_RAYS = ("torch", "optuna", "orchestrator.execute")
+RAYS = ("orchestrator.search", "orchestrator.schedulers", "orchestrator.callback")
 FIDELITY_METRIC = "classify/validation_accuracy"  # what schedulers compare, per epoch
 
 
@@ -42,16 +45,12 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
     """
     from rich.console import Console as RichConsole
 
-    from orchestrator.cluster import connect_ray, warm_up
-    from orchestrator.report import write_report
     from trainables.experiment import load_experiment
-    from trainables.lazy import load_deferred
 
     console = console or RichConsole()
     started = time.monotonic()
     base = load_experiment(options.experiment, options.sets)
-    warm_up(connect_ray(options.address, options.workers))  # workers import while this process does
-    load_deferred()
+    _start_ray(options)
     job = SweepJob(options, base, console)
     before = job.record.seconds
     try:
@@ -62,8 +61,24 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
     finally:
         job.record.seconds = before + time.monotonic() - started
         job.close()
+    from orchestrator.report import write_report
+
     job.say_next_steps(write_report(job.record, job.folder))
     return job.record
+
+
+def _start_ray(options: SweepOptions) -> None:
+    """Start or join Ray, and import what a search needs while its processes come up."""
+    import ray  # noqa: F401  (before the thread: nothing of Ray is imported by two at a time)
+
+    from orchestrator.cluster import Importing, connect_ray, import_all, warm_up
+    from trainables.lazy import load_deferred
+
+    importing = Importing(NOT_RAYS)
+    warm_up(connect_ray(options.address, options.workers))
+    importing.wait()
+    load_deferred()
+    import_all(RAYS)
 
 
 class SweepJob:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.cluster import WORKER_CPUS
 from orchestrator.store import Computed, StageStore, Stored
 from trainables.context import Context, Report
 from trainables.experiment import Experiment
@@ -31,9 +32,6 @@ NAMESPACE = "longtail"
 POLL_SECONDS = 0.5
 ABANDONED_SECONDS = 15.0  # thirty missed polls: a loaded host may be slow to ask
 ATTEMPTS = 3  # of a group whose workers or hosts die; an error of the training is final
-# The trials that wait for a group hold 1/100 of a CPU, and must find it beside its workers.
-TRIAL_CPUS = 0.01
-WORKER_CPUS = 0.9
 QUIET = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 

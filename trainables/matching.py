@@ -11,6 +11,67 @@ def contingency(rows: torch.Tensor, columns: torch.Tensor, shape: tuple[int, int
     return flat.view(shape)
 
 
+# scikit-learn has both of these (the tests compare with it); importing it costs every trial's
+# process 2.4 s beside Ray Tune, a quarter of a short trial.
+def mutual_information(labels: torch.Tensor, assignments: torch.Tensor) -> float:
+    """Return the mutual information of two partitions over the mean of their entropies (NMI).
+
+    ``I(U, V) / ((H(U) + H(V)) / 2)`` in [0, 1]; 1 = the same partition up to names, also where both
+    are a single part.
+
+    Args:
+        labels: One partition ``[N]`` int64, any values, N >= 1.
+        assignments: The other ``[N]``.
+
+    Example:
+        >>> mutual_information(torch.tensor([0, 0, 1, 1]), torch.tensor([7, 7, 3, 3]))
+        1.0
+    """
+    joint = _table(labels, assignments).double() / len(labels)
+    rows, columns = joint.sum(1), joint.sum(0)
+    entropies = -(torch.xlogy(rows, rows).sum() + torch.xlogy(columns, columns).sum())
+    if entropies == 0:
+        return 1.0
+    shared = (torch.xlogy(joint, joint) - torch.xlogy(joint, rows[:, None] * columns)).sum()
+    return float((2 * shared / entropies).clamp(0, 1))
+
+
+def adjusted_rand(labels: torch.Tensor, assignments: torch.Tensor) -> float:
+    """Return the Rand index of two partitions, corrected for chance (ARI).
+
+    ``(index - expected) / (mean of the parts - expected)`` over pairs of samples, in [-0.5, 1];
+    0 = as by chance, 1 = the same partition up to names.
+
+    Args:
+        labels: One partition ``[N]`` int64, any values, N >= 1.
+        assignments: The other ``[N]``.
+
+    Source:
+        Hubert & Arabie 1985, "Comparing partitions".
+
+    Example:
+        >>> adjusted_rand(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 2]))
+        0.5714285714285714
+    """
+    table = _table(labels, assignments).double()
+    pairs, rows, columns = (_pairs(t) for t in (table, table.sum(1), table.sum(0)))
+    expected = rows * columns / max(_pairs(table.sum()), 1.0)
+    most = (rows + columns) / 2
+    return 1.0 if most == expected else (pairs - expected) / (most - expected)
+
+
+def _table(labels: torch.Tensor, assignments: torch.Tensor) -> torch.Tensor:
+    """Count pairs of names, whatever the names are."""
+    names, rows = labels.unique(return_inverse=True)
+    others, columns = assignments.unique(return_inverse=True)
+    return contingency(rows, columns, (len(names), len(others)))
+
+
+def _pairs(counts: torch.Tensor) -> float:
+    """Return how many pairs lie within the parts of these sizes."""
+    return float((counts * (counts - 1) / 2).sum())
+
+
 def match_clusters(
     assignments: torch.Tensor, labels: torch.Tensor, *, num_clusters: int
 ) -> torch.Tensor:

@@ -247,6 +247,22 @@ def test_ranking_metrics_equal_their_oracles(digits: int) -> None:
     assert values == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("digits", [1, 2, 12])
+def test_ranking_equals_sklearn_with_and_without_ties(digits: int) -> None:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    draw = torch.Generator().manual_seed(digits)
+    known = torch.rand(400, generator=draw) < 0.3
+    confidence = (torch.randn(400, generator=draw).double() + known).round(decimals=digits)
+    given = OpenSet()(confidence=confidence, known=known)
+    wanted = {
+        "novelty/auroc": roc_auc_score(known, confidence),
+        "novelty/aupr_known": average_precision_score(known, confidence),
+        "novelty/aupr_unknown": average_precision_score(~known, -confidence),
+    }
+    assert {name: given[name] for name in wanted} == pytest.approx(wanted, abs=1e-12)
+
+
 def test_oscr_is_at_most_accuracy_and_reaches_it_when_unknown_are_below() -> None:
     confidence = torch.tensor([0.9, 0.8, 0.7, 0.1, 0.2])
     known = torch.tensor([True, True, True, False, False])

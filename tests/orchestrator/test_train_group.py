@@ -11,12 +11,18 @@ import pytest
 import ray
 from ray.util import placement_group_table
 
-from orchestrator.cluster import concurrency, connect_ray, trial_resources
+from orchestrator.cluster import (
+    TRIAL_CPUS,
+    WORKER_CPUS,
+    concurrency,
+    connect_ray,
+    trial_resources,
+)
 from orchestrator.execute import execute
 from orchestrator.options import SweepOptions
 from orchestrator.records import SweepRecord
 from orchestrator.store import StageStore
-from orchestrator.train_group import TRIAL_CPUS, WORKER_CPUS, GroupFailedError, trains
+from orchestrator.train_group import GroupFailedError, trains
 from trainables.context import Context
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment, load_experiment

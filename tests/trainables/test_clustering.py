@@ -17,9 +17,11 @@ from trainables.clustering import (
 )
 from trainables.kmeans import kmeans_plus_plus, renumber, squared_distances
 from trainables.matching import (
+    adjusted_rand,
     balanced_accuracy,
     match_clusters,
     matched_accuracy,
+    mutual_information,
     silhouette,
 )
 from trainables.methods.clusterers.constrained_kmeans import ConstrainedKMeans
@@ -51,6 +53,23 @@ def test_match_is_the_best_of_all(seed: int, num_clusters: int) -> None:
     labels = torch.randint(5, (40,), generator=draw) - 1
     expected = oracle.matched_accuracy(found.tolist(), labels.tolist(), num_clusters)
     assert matched_accuracy(found, labels) == pytest.approx(expected)
+
+
+PARTITIONS = [(1, 1, 1), (9, 1, 1), (9, 1, 5), (9, 40, 40), (60, 3, 3), (300, 7, 4), (300, 2, 90)]
+
+
+@pytest.mark.parametrize(("samples", "classes", "clusters"), PARTITIONS)
+def test_agreement_of_partitions_equals_sklearn(samples: int, classes: int, clusters: int) -> None:
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    for seed in range(3):
+        labels = 3 * torch.randint(classes, (samples,), generator=seeded(seed)) - 2
+        found = torch.randint(clusters, (samples,), generator=seeded(seed + 9))
+        found = torch.where(torch.rand(samples, generator=seeded(seed)) < 0.5, labels, found)
+        for other in (found, labels + 5):
+            wanted = adjusted_rand_score(labels, other), normalized_mutual_info_score(labels, other)
+            given = adjusted_rand(labels, other), mutual_information(labels, other)
+            assert given == pytest.approx(wanted, abs=1e-12)
 
 
 def test_matched_classes_are_distinct_and_all_matched_where_clusters_suffice() -> None:

@@ -82,15 +82,31 @@ class OpenSet(Metric):
 
 def _ranking(values: Any, known: Any) -> dict[str, float]:
     """Return the metrics that need no threshold."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
+    surer = values[known], values[~known]
     return {
-        "auroc": roc_auc_score(known, values),
-        "aupr_unknown": average_precision_score(~known, -values),
-        "aupr_known": average_precision_score(known, values),
+        "auroc": _auroc(*surer),
+        "aupr_unknown": _average_precision(-values[~known], -values[known]),
+        "aupr_known": _average_precision(*surer),
         "fpr_known@95tpr_unknown": _false_positives(-values[~known], -values[known]),
         "fpr_unknown@95tpr_known": _false_positives(values[known], values[~known]),
     }
+
+
+# scikit-learn has both of these (the tests compare with it); importing it costs every trial's
+# process 2.4 s beside Ray Tune, a quarter of a short trial.
+def _auroc(positive: Any, negative: Any) -> float:
+    """Return P(positive > negative) + P(equal) / 2: the rank-sum statistic over both counts."""
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    not_above = np.searchsorted(ordered, positive, side="right")
+    return float((below + not_above).mean() / (2 * len(negative)))
+
+
+def _average_precision(positive: Any, negative: Any) -> float:
+    """Return the mean over the positives of the precision at their own level."""
+    hits = len(positive) - np.searchsorted(np.sort(positive), positive, side="left")
+    others = len(negative) - np.searchsorted(np.sort(negative), positive, side="left")
+    return float((hits / (hits + others)).mean())
 
 
 def _false_positives(positive: Any, negative: Any, recall: float = 0.95) -> float:
@@ -116,14 +132,11 @@ def _bands(
     values: Any, known: Any, labels: Any, bands: dict[str, torch.Tensor]
 ) -> dict[str, float]:
     """Return the AUROC of the known samples of each band against all unknown ones."""
-    from sklearn.metrics import roc_auc_score
-
     result = {}
     for name, members in bands.items():
         chosen = known & np.isin(labels, members.nonzero().flatten().numpy())
         if chosen.any():
-            used = chosen | ~known
-            result[f"auroc/{name}"] = float(roc_auc_score(known[used], values[used]))
+            result[f"auroc/{name}"] = _auroc(values[chosen], values[~known])
     return result
 
 
