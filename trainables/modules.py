@@ -203,6 +203,64 @@ class CausalNormHead(nn.Module):
         self.weight = grow_rows(self.weight, num_new, prototypes, rescale=rescale)
 
 
+class AlignedHead(nn.Module):
+    """Another head, whose logits are scaled and shifted as far as the sample asks for it.
+
+    With logits z of the base head, ``sigma = sigmoid(v . x + c)``, a scale and a shift per class:
+    ``residual``: ``(1 + sigma scale) z + sigma shift``; otherwise
+    ``sigma (scale z + shift) + (1 - sigma) z``, which starts as the base head itself.
+
+    Args:
+        base: The head; used as it is, not copied. Where all of it is frozen it stays in
+            evaluation mode, so that what trains on top sees the logits of a prediction.
+        num_features: D.
+        num_classes: C.
+        residual: Which of the two forms.
+        start: First value of every entry of v.
+    """
+
+    def __init__(
+        self, base: nn.Module, num_features: int, num_classes: int, *, residual: bool, start: float
+    ) -> None:
+        super().__init__()
+        self.base, self.residual = base, residual
+        self.scale = nn.Parameter(torch.ones(num_classes))
+        self.shift = nn.Parameter(torch.zeros(num_classes))
+        self.confidence = nn.Linear(num_features, 1)
+        nn.init.constant_(self.confidence.weight, start)
+        nn.init.zeros_(self.confidence.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits ``[B, C]``."""
+        logits: Tensor = self.base(features)
+        aligned = self.scale * logits + self.shift
+        change = aligned if self.residual else aligned - logits
+        return logits + torch.sigmoid(self.confidence(features)) * change
+
+    def train(self, mode: bool = True) -> AlignedHead:
+        """Set the mode; a frozen base stays in evaluation mode."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.base.parameters()):
+            self.base.eval()
+        return self
+
+    @torch.no_grad()
+    def grow(
+        self,
+        num_new: int,
+        prototypes: Tensor | None = None,
+        *,
+        rescale: bool = True,
+        new_bias: float | None = None,
+    ) -> None:
+        """Append classes, aligned as the old ones are on average; see `grow_head`."""
+        grow_head(self.base, num_new, prototypes, rescale=rescale, new_bias=new_bias)
+        for name in ("scale", "shift"):
+            old: nn.Parameter = getattr(self, name)
+            grown = torch.cat([old.data, old.data.mean().expand(num_new)])
+            setattr(self, name, nn.Parameter(grown, requires_grad=old.requires_grad))
+
+
 def grow_head(
     module: nn.Module,
     num_new: int,
@@ -233,7 +291,7 @@ def grow_head(
         >>> grown(torch.ones(5, 2)).shape
         torch.Size([5, 4])
     """
-    if isinstance(module, LinearHead | MLPHead):
+    if isinstance(module, LinearHead | MLPHead | AlignedHead):
         module.grow(num_new, prototypes, rescale=rescale, new_bias=new_bias)
     elif isinstance(module, CosineHead | CausalNormHead):
         module.grow(num_new, prototypes, rescale=rescale)

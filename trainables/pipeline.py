@@ -128,7 +128,9 @@ def _check_tensors(step: Step) -> None:
     """Refuse a method whose call needs a tensor that its stage does not provide."""
     for field, provided in step.module.PROVIDES.items():
         chosen = getattr(step.settings, field)
-        for method in (chosen, *methods_of(chosen)):  # a wrapper's base gets the same tensors
+        # a wrapper's base, which is of its kind, gets the same tensors; others get what it makes
+        bases = (method for method in methods_of(chosen) if method.kind == chosen.kind)
+        for method in (chosen, *bases):
             missing = method.needs() - provided
             if missing:
                 raise ConfigError(

@@ -10,6 +10,7 @@ from vectors import golden, variants
 
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.heads import Head
+from trainables.methods.heads.aligned import Aligned
 from trainables.methods.heads.causal_norm import CausalNorm
 from trainables.methods.heads.cosine import Cosine
 from trainables.methods.heads.linear import Linear
@@ -17,6 +18,7 @@ from trainables.methods.heads.mlp import MLP
 from trainables.modules import CausalNormHead, CosineHead, LinearHead, grow_head
 
 GOLDEN = golden("longtail_losses")
+REBALANCED = golden("longtail_rebalancers")
 D, C = 8, 5
 
 
@@ -94,6 +96,45 @@ def test_growth_equals_official_code(lower: bool) -> None:
     torch.testing.assert_close(module.bias[checked].detach(), wanted[checked], check_dtype=False)
 
 
+@pytest.mark.parametrize(
+    ("case", "variant"), [("disalign_init", "official"), ("disalign_logits_paper", "paper")]
+)
+def test_alignment_equals_official_code(case: str, variant: str) -> None:
+    given = REBALANCED.inputs(case)
+    module = Aligned(variant=variant).build(given["weight"].shape[1], len(given["weight"])).double()
+    # the golden start is that of the build: a scale of 1, a shift of 0, v of 0.1 and c of 0
+    named = {"logit_scale": "scale", "logit_bias": "shift"}
+    named |= {"conf_weight": "confidence.weight", "conf_bias": "confidence.bias"}
+    state = {"base.weight": given["weight"], "base.bias": given["bias"]}
+    state |= {name: given[role].reshape(-1) for role, name in named.items() if role in given}
+    shaped = {k: v.reshape(module.state_dict()[k].shape) for k, v in state.items()}
+    module.load_state_dict(shaped, strict=case == "disalign_logits_paper")
+    wanted = REBALANCED.output(case, "logits")
+    # 1e-8: the start of 0.1 was rounded to float32 before it was made double
+    torch.testing.assert_close(module(given["features"]), wanted, rtol=1e-8, atol=1e-7)
+
+
+def test_alignment_in_the_form_of_the_paper_starts_as_its_base() -> None:
+    for base in ("linear", "cosine"):
+        module = build(Aligned(base=base)).eval()
+        torch.testing.assert_close(module(features()), module.base(features()))
+        surer = build(Aligned(base=base, variant="official")).eval()
+        assert torch.equal(surer(features()).argmax(1), surer.base(features()).argmax(1))
+        assert (surer(features()).abs() > surer.base(features()).abs()).all()
+
+
+def test_a_frozen_base_stays_in_evaluation_mode_under_an_alignment() -> None:
+    module = trained(Aligned(base="causal_norm"))
+    mean = module.base.mean_feature.clone()
+    module.base.requires_grad_(False)
+    frozen = module.eval()(features()).detach()
+    torch.testing.assert_close(module.train()(features()), frozen)
+    assert torch.equal(module.base.mean_feature, mean)
+    module.base.requires_grad_(True)
+    module.train()(features())
+    assert not torch.equal(module.base.mean_feature, mean)
+
+
 # --- the contract -------------------------------------------------------------------------------
 
 everything = pytest.mark.parametrize("method", list(variants(Head)))
@@ -111,7 +152,10 @@ def test_logits_have_a_column_per_class(method: Head, size: int, classes: int) -
 
 @everything
 def test_gradient_reaches_features_and_all_parameters(method: Head) -> None:
-    module, given = build(method).train(), features().requires_grad_()
+    # an alignment starts as no alignment, whose confidence can't matter yet: three steps on it does
+    start = trained if method.name == "aligned" else build
+    module, given = start(method).train(), features().requires_grad_()
+    module.zero_grad()
     torch.nn.functional.cross_entropy(module(given), torch.arange(6) % C).backward()
     for tensor in (given, *module.parameters()):
         assert tensor.grad is not None

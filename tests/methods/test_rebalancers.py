@@ -13,8 +13,10 @@ from trainables import head_training as training
 from trainables.artifacts import Classifier, load_artifact, save_artifact
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.heads import Head
-from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.losses import Loss
+from trainables.methods.rebalancers import BalancedTraining, Rebalancer
 from trainables.methods.rebalancers.crt import CRT
+from trainables.methods.rebalancers.disalign import DisAlign
 from trainables.methods.rebalancers.logit_adjustment import LogitAdjustment
 from trainables.methods.rebalancers.lws import LWS
 from trainables.methods.rebalancers.lws_plus import LWSPlus
@@ -349,6 +351,136 @@ def test_no_epochs_of_scaling_change_nothing() -> None:
         result = rebalanced(method, classifier)
         for name, value in classifier.state.items():
             torch.testing.assert_close(result.state[name], value)
+
+
+def balanced_trainings() -> list[type]:
+    return [cls for cls in Rebalancer.shelf.values() if issubclass(cls, BalancedTraining)]
+
+
+@pytest.mark.parametrize("cls", balanced_trainings(), ids=lambda cls: cls.name)
+def test_any_loss_on_logits_can_train_a_head(cls: type) -> None:
+    plain = rebalanced(cls(), trained())
+    # focal without focus is the cross-entropy, so nothing but rounding may differ
+    same = rebalanced(cls(loss={"focal": {"gamma": 0.0}}), trained())
+    for name, value in plain.state.items():
+        torch.testing.assert_close(same.state[name], value, rtol=1e-4, atol=1e-5)
+    for loss in ("label_aware_smoothing", "balanced_softmax", {"deferred": {"start": 0.3}}):
+        other = rebalanced(cls(loss=loss), trained())
+        assert any(not torch.allclose(other.state[k], v) for k, v in plain.state.items()), loss
+
+
+def test_a_loss_that_needs_more_than_logits_is_refused_by_name() -> None:
+    assert "features" in Loss.shelf["influence_balanced"].needs()
+    with pytest.raises(ValueError, match="'influence_balanced' needs features; a head on frozen"):
+        Rebalancer.parse({"crt": {"loss": "influence_balanced"}})
+
+
+def test_a_loss_follows_the_progress_of_the_training() -> None:
+    class Recorded(Loss):
+        def __call__(
+            self, *, logits: torch.Tensor, labels: torch.Tensor, progress: float
+        ) -> torch.Tensor:
+            seen.append(progress)
+            return torch.nn.functional.cross_entropy(logits, labels)
+
+    seen: list[float] = []
+    try:
+        method = CRT(loss=Recorded(), epochs=2, batch_size=16)
+        rebalanced(method, trained())
+        first = list(seen)
+        seen.clear()
+        rebalanced(method, trained())  # a second training starts from the beginning
+    finally:
+        del Loss.shelf[Recorded.name]
+    assert seen == first == [step / 7 for step in range(7)]
+
+
+def test_label_aware_smoothing_makes_frequent_classes_less_sure() -> None:
+    given = samples((200, 200, 200), seed=9)
+    smooth = LWSPlus(loss={"label_aware_smoothing": {"head": 0.4}}, batch_size=16)
+    sure = {}
+    for name, method in (("hard", LWSPlus(batch_size=16)), ("smooth", smooth)):
+        probability = predict_logits(rebalanced(method, trained()), given["features"]).softmax(1)
+        sure[name] = float(probability.amax(1)[given["labels"] == 0].mean())
+    assert sure["smooth"] < sure["hard"] - 0.03
+
+
+# --- distribution alignment -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", sorted(Head.shelf))
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_disalign_keeps_the_head_and_trains_four_things(variant: str, head: str) -> None:
+    classifier = trained(head)
+    result = rebalanced(DisAlign(variant=variant), classifier)
+    inner = "base." if head != "aligned" else ""  # an aligned head is aligned anew, not twice
+    for name, value in classifier.state.items():
+        if inner or name.startswith("base."):
+            assert torch.equal(result.state[f"{inner}{name}"], value), name
+    own = {name: value for name, value in result.state.items() if not name.startswith("base.")}
+    assert own.keys() == {"scale", "shift", "confidence.weight", "confidence.bias"}
+    start = rebalanced(DisAlign(variant=variant, epochs=0), classifier).state
+    assert all(not torch.equal(start[name], value) for name, value in own.items())
+
+
+def test_disalign_in_the_form_of_the_paper_starts_as_the_given_classifier() -> None:
+    classifier, features = trained(), samples()["features"]
+    before = predict_logits(classifier, features)
+    paper = rebalanced(DisAlign(epochs=0), classifier)
+    torch.testing.assert_close(predict_logits(paper, features), before)
+    official = predict_logits(
+        rebalanced(DisAlign(epochs=0, variant="official"), classifier), features
+    )
+    assert torch.equal(official.argmax(1), before.argmax(1))
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+@pytest.mark.parametrize("rho", [0.0, 0.8])
+def test_disalign_descends_the_slope_of_its_oracle(variant: str, rho: float) -> None:
+    # one step over all samples is lr times the slope, which the oracle finds by differences
+    given, classifier, lr = samples((8, 4, 2)), trained(counts=(8, 4, 2)), 0.5
+    rows, labels = given["features"].double().tolist(), given["labels"].tolist()
+    weight = classifier.state["weight"].double().tolist()
+    logits = [
+        oracle.logits(row, weight, classifier.state["bias"].double().tolist()) for row in rows
+    ]
+
+    def loss(parameters: list[float]) -> float:
+        scale, shift = parameters[:3], parameters[3:6]
+        vector, start = parameters[6:-1], parameters[-1]
+        form = {"official": variant == "official"}
+        moved = [
+            oracle.aligned(z, row, scale, shift, vector, start, **form)
+            for z, row in zip(logits, rows, strict=True)
+        ]
+        return oracle.reweighted_loss(moved, labels, [8, 4, 2], rho)
+
+    start = [1.0] * 3 + [0.0] * 3 + [0.1] * WIDTH + [0.0]
+    slope = []
+    for position in range(len(start)):
+        up, down = list(start), list(start)
+        up[position] += 1e-5
+        down[position] -= 1e-5
+        slope.append((loss(up) - loss(down)) / 2e-5)
+    method = DisAlign(variant=variant, rho=rho, epochs=1, batch_size=14, lr=lr, weight_decay=0.0)
+    state = rebalanced(method, classifier, given).state
+    parts = ("scale", "shift", "confidence.weight", "confidence.bias")
+    found = torch.cat([state[name].flatten() for name in parts]).double()
+    wanted = torch.tensor(start, dtype=torch.float64) - lr * torch.tensor(slope)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stronger_reweighting_favours_the_rare_class() -> None:
+    classifier, features = trained(), samples((200, 200, 200), seed=9)["features"]
+    share = [
+        float(
+            (predict_logits(rebalanced(DisAlign(rho=rho), classifier), features).argmax(1) == 2)
+            .float()
+            .mean()
+        )
+        for rho in (0.0, 0.6, 1.2)
+    ]
+    assert share[0] < share[1] < share[2]
 
 
 # --- causal ---------------------------------------------------------------------------------------

@@ -70,3 +70,26 @@ def sgd_softmax(
                 momentum_w[c][d] = 0.9 * momentum_w[c][d] + grad_w[c][d]
                 weight[c][d] -= rate * momentum_w[c][d]
     return weight, bias
+
+
+def aligned(
+    z: Row, row: Row, scale: Row, shift: Row, vector: Row, start: float, *, official: bool
+) -> list[float]:
+    """Return one sample's logits after distribution alignment."""
+    asked = start + math.fsum(v * x for v, x in zip(vector, row, strict=True))
+    sigma = 1 / (1 + math.exp(-asked))
+    if official:
+        return [(1 + sigma * a) * v + sigma * b for v, a, b in zip(z, scale, shift, strict=True)]
+    return [sigma * (a * v + b) + (1 - sigma) * v for v, a, b in zip(z, scale, shift, strict=True)]
+
+
+def reweighted_loss(
+    rows: Sequence[Row], labels: Sequence[int], counts: Sequence[int], rho: float
+) -> float:
+    """Return the cross-entropy of logits, classes weighted by the inverse count to the rho."""
+    total, weights = 0.0, 0.0
+    for row, label in zip(rows, labels, strict=True):
+        weight = (sum(counts) / counts[label]) ** rho
+        total += weight * (math.log(math.fsum(math.exp(z) for z in row)) - row[label])
+        weights += weight
+    return total / weights

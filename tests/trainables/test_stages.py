@@ -171,7 +171,9 @@ def test_artifacts_survive_storage(name: str, artifacts: dict[str, Any], tmp_pat
     assert type(loaded) is type(artifact)
 
 
-@pytest.mark.parametrize("choice", ["none", "logit_adjustment", "crt", "tau_norm", "tde"])
+@pytest.mark.parametrize(
+    "choice", ["none", "logit_adjustment", "crt", "tau_norm", "tde", "disalign"]
+)
 def test_every_rebalancer_runs_through_to_the_update(
     choice: str, base: Experiment, artifacts: dict[str, Any]
 ) -> None:

@@ -1,6 +1,19 @@
 """Shelf: rebalancers. One file per method; the contract is `Rebalancer`."""
 
-from trainables.methods.method import Method
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Self
+
+import torch
+from pydantic import BaseModel, Field, model_validator
+
+from trainables.methods.losses import Loss
+from trainables.methods.losses.cross_entropy import CrossEntropy
+from trainables.methods.method import Choice, Method, Range
+
+if TYPE_CHECKING:
+    from trainables.artifacts import Classifier
 
 
 class Rebalancer(Method):
@@ -8,3 +21,87 @@ class Rebalancer(Method):
 
     ``(*, classifier, features, labels, class_counts, generator) -> Classifier``.
     """
+
+
+class BalancedTraining(BaseModel):
+    """What the rebalancers share that train a head with every class drawn alike.
+
+    Draws have probability ``1 / (C n_{y_i})`` per sample, as many per epoch as there are samples.
+    SGD with momentum 0.9, half-cosine learning rate. Augmentation plays no part: the features are
+    cached. An absent class is never drawn as a target.
+
+    Args:
+        loss: What is minimised: any loss that needs logits, labels, class counts and progress
+            alone. The counts are those of the training images, not of the draws: a loss that holds
+            the prior already (``balanced_softmax``) would correct twice.
+        epochs: Passes, >= 0.
+        lr: First learning rate, > 0.
+        batch_size: Samples per step, >= 1.
+        weight_decay: L2 penalty on what trains, >= 0.
+    """
+
+    loss: Annotated[Loss, Choice(("cross_entropy", "label_aware_smoothing"))] = CrossEntropy()
+    epochs: Annotated[int, Field(ge=0)] = 10
+    lr: Annotated[float, Field(gt=0), Range(0.01, 1.0, log=True)] = 0.1
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+
+    @model_validator(mode="after")
+    def _loss_fits_a_head(self) -> Self:
+        from trainables.objectives import HEAD_TENSORS
+
+        missing = self.loss.needs() - HEAD_TENSORS
+        if missing:
+            raise ValueError(
+                f"loss: '{self.loss.name}' needs {', '.join(sorted(missing))}; a head on frozen "
+                f"features has {', '.join(sorted(HEAD_TENSORS))}"
+            )
+        return self
+
+    def train_balanced(
+        self,
+        module: torch.nn.Module,
+        *,
+        classifier: Classifier,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        generator: torch.Generator,
+        slow: Iterable[torch.nn.Parameter] = (),
+        slow_factor: float = 1.0,
+    ) -> torch.nn.Module:
+        """Train a head module in place and return it in evaluation mode.
+
+        Args:
+            module: Its parameters that require a gradient train.
+            classifier: Its class counts go to the loss.
+            features: ``[N, D]``.
+            labels: ``[N]`` int64.
+            generator: Of the draws.
+            slow: Parameters with ``lr * slow_factor`` instead of ``lr``.
+            slow_factor: See ``slow``.
+
+        Raises:
+            ArithmeticError: The training did not converge to finite weights.
+        """
+        from trainables import head_training as heads
+        from trainables.objectives import loss_objective
+
+        draws = heads.class_balanced_draws(
+            labels, num_draws=self.epochs * len(labels), generator=generator
+        )
+        objective = None  # the plain cross-entropy, which many heads can share in one computation
+        if self.loss != CrossEntropy():
+            steps = -(-len(draws) // self.batch_size)
+            objective = loss_objective(self.loss, classifier.class_counts, num_steps=steps)
+        return heads.train_head(
+            module,
+            features=features,
+            labels=labels,
+            draws=draws,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            slow=slow,
+            slow_factor=slow_factor,
+            objective=objective,
+        )

@@ -6,19 +6,21 @@ import torch
 from pydantic import Field
 
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.rebalancers import BalancedTraining, Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
 
 
-class CRT(Rebalancer):
+class CRT(BalancedTraining, Rebalancer):
     """Trains a new head of the same kind on frozen features, every class drawn alike (cRT).
 
-    Cross-entropy on draws with probability ``1 / (C n_{y_i})`` per sample; as many draws per epoch
-    as there are samples. SGD with momentum 0.9, half-cosine learning rate.
+    The rest of training is that of `BalancedTraining`: draws with probability ``1 / (C n_{y_i})``
+    per sample, SGD with momentum 0.9, half-cosine learning rate.
 
     Args:
+        loss: What is minimised; cross-entropy in the paper. Any that needs logits, labels, class
+            counts and progress alone.
         epochs: Passes, >= 0; 10 in the paper for ImageNet-LT. 0 gives an untrained head.
         lr: First learning rate, > 0. 0.1 and batches of 128 are BagofTricks-LT's for CIFAR.
         batch_size: Samples per step, >= 1.
@@ -53,8 +55,6 @@ class CRT(Rebalancer):
     """
 
     epochs: Annotated[int, Field(ge=0), Range(5, 30)] = 10
-    lr: Annotated[float, Field(gt=0), Range(0.01, 1.0, log=True)] = 0.1
-    batch_size: Annotated[int, Field(ge=1)] = 128
     weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = 5e-4
 
     def __call__(
@@ -73,17 +73,8 @@ class CRT(Rebalancer):
             num_classes=len(classifier.class_counts),
             generator=generator,
         )
-        draws = heads.class_balanced_draws(
-            labels, num_draws=self.epochs * len(labels), generator=generator
-        )
-        heads.train_head(
-            module,
-            features=features,
-            labels=labels,
-            draws=draws,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
+        self.train_balanced(
+            module, classifier=classifier, features=features, labels=labels, generator=generator
         )
         return classifier._replace(
             state=heads.head_state(module), logit_offset=torch.zeros_like(classifier.logit_offset)

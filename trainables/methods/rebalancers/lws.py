@@ -6,18 +6,21 @@ import torch
 from pydantic import Field
 
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.rebalancers import BalancedTraining, Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
 
 
-class LWS(Rebalancer):
+class LWS(BalancedTraining, Rebalancer):
     """Learns one factor per class for a frozen head, every class drawn alike.
 
-    ``z_c = s_c (w_c . x + b_c)``; only s trains, from 1, by cross-entropy on class-balanced draws.
+    ``z_c = s_c (w_c . x + b_c)``; only s trains, from 1, as `BalancedTraining` says. `lws_plus`
+    lets w and b follow slowly.
 
     Args:
+        loss: What is minimised; cross-entropy in the paper. Any that needs logits, labels, class
+            counts and progress alone.
         epochs: Passes, >= 0; 5 in the reference code for CIFAR-sized data. 0 changes nothing.
         lr: First learning rate, > 0. 0.1 and batches of 128 are BagofTricks-LT's for CIFAR.
         batch_size: Samples per step, >= 1.
@@ -56,9 +59,6 @@ class LWS(Rebalancer):
     """
 
     epochs: Annotated[int, Field(ge=0), Range(2, 20)] = 5
-    lr: Annotated[float, Field(gt=0), Range(0.01, 1.0, log=True)] = 0.1
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
 
     def __call__(
         self,
@@ -72,17 +72,8 @@ class LWS(Rebalancer):
 
         scaled = heads.scaled_linear(classifier, owner="rebalancers/lws")
         scaled.linear.requires_grad_(requires_grad=False)
-        draws = heads.class_balanced_draws(
-            labels, num_draws=self.epochs * len(labels), generator=generator
-        )
-        heads.train_head(
-            scaled,
-            features=features,
-            labels=labels,
-            draws=draws,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
+        self.train_balanced(
+            scaled, classifier=classifier, features=features, labels=labels, generator=generator
         )
         return classifier._replace(
             state=scaled.folded(), logit_offset=torch.zeros_like(classifier.logit_offset)

@@ -6,24 +6,27 @@ import torch
 from pydantic import Field
 
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.rebalancers import BalancedTraining, Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
 
 
-class LWSPlus(Rebalancer):
+class LWSPlus(BalancedTraining, Rebalancer):
     """Learns one factor per class while the head itself follows slowly, every class drawn alike.
 
-    ``z_c = s_c (w_c . x + b_c)``; s trains from 1 at ``lr``, w and b at ``head_lr_factor * lr``, by
-    cross-entropy on class-balanced draws.
+    As `lws`, ``z_c = s_c (w_c . x + b_c)``, with s from 1 at ``lr`` and w and b at
+    ``head_lr_factor * lr``. With the loss ``label_aware_smoothing`` and a trunk whose batch norm
+    was shifted (``extract.batchnorm: shifted``) it is the second stage of MiSLAS.
 
     Args:
+        loss: What is minimised; `label_aware_smoothing` in the paper. Any that needs logits,
+            labels, class counts and progress alone.
         epochs: Passes, >= 0; 10 in the paper. 0 changes nothing.
         lr: First learning rate, > 0; 0.1 in the reference code.
-        head_lr_factor: Share of the learning rate that the head's own weights get, >= 0; 0 is LWS.
-            The reference code has 0.5 for CIFAR-10 with factor 100, 0.2 for its milder tails and
-            CIFAR-100 with 100, 0.1 for the rest.
+        head_lr_factor: Share of the learning rate that the head's own weights get, in [0, 1]; 0 is
+            `lws`. The reference code has 0.5 for CIFAR-10 with factor 100, 0.2 for its milder tails
+            and CIFAR-100 with 100, 0.1 for the rest.
         batch_size: Samples per step, >= 1; 128 in the reference code.
         weight_decay: L2 penalty on factors and weights, >= 0; 2e-4 in the reference code.
 
@@ -39,8 +42,8 @@ class LWSPlus(Rebalancer):
 
     Source:
         Zhong et al. 2021, "Improving Calibration for Long-Tailed Recognition" (MiSLAS),
-        arXiv 2104.00466, section 3.3; Jia-Research-Lab/MiSLAS train_stage2.py, which also smooths
-        the labels and lets batch norm adapt: here the features are frozen and the labels hard.
+        arXiv 2104.00466, section 3.3; dvlab-research/MiSLAS train_stage2.py, which augments the
+        images and shifts batch norm while the head trains: here the features are fixed.
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -59,9 +62,7 @@ class LWSPlus(Rebalancer):
     """
 
     epochs: Annotated[int, Field(ge=0), Range(2, 20)] = 10
-    lr: Annotated[float, Field(gt=0), Range(0.01, 1.0, log=True)] = 0.1
     head_lr_factor: Annotated[float, Field(ge=0, le=1), Range(0.05, 0.5, log=True)] = 0.2
-    batch_size: Annotated[int, Field(ge=1)] = 128
     weight_decay: Annotated[float, Field(ge=0)] = 2e-4
 
     def __call__(
@@ -75,17 +76,12 @@ class LWSPlus(Rebalancer):
         from trainables import head_training as heads
 
         scaled = heads.scaled_linear(classifier, owner="rebalancers/lws_plus")
-        draws = heads.class_balanced_draws(
-            labels, num_draws=self.epochs * len(labels), generator=generator
-        )
-        heads.train_head(
+        self.train_balanced(
             scaled,
+            classifier=classifier,
             features=features,
             labels=labels,
-            draws=draws,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
+            generator=generator,
             slow=scaled.linear.parameters(),
             slow_factor=self.head_lr_factor,
         )
