@@ -100,6 +100,8 @@ def _allowed(field: FieldInfo) -> str:
 
 def _value(value: object) -> str:
     """Return a default as it is written in YAML."""
+    if isinstance(value, Method):
+        return value.name
     if value is None:
         return "null"
     if isinstance(value, bool):

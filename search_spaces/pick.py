@@ -164,7 +164,7 @@ class Pick:
         """Choose a method of the default's kind, then every field of it that has a search range.
 
         The choice is called ``path``, a field ``path.<method>.<field>``: a range exists only when
-        its method is chosen. The default's method is always among the choices; settings of it
+        its method is chosen. A field that is a method itself is chosen from its list in this way. The default's method is always among the choices; settings of it
         that are not searched stay as in the default. Upper bounds (oracles) are left out.
 
         Args:
@@ -176,9 +176,11 @@ class Pick:
         prefix = f"{path}.{chosen.name}."
         values = {}
         for name, field in type(chosen).model_fields.items():
-            allowed = search_range(field)
-            if allowed is not None:
-                value = getattr(chosen, name)
+            allowed, value = search_range(field), getattr(chosen, name)
+            if isinstance(allowed, Choice) and isinstance(value, Method):
+                inner = self.method(f"{prefix}{name}", value, map(str, allowed.values))
+                values[name] = inner.dump()
+            elif allowed is not None:
                 values[name] = self._ask(
                     f"{prefix}{name}", value, allowed, _whole(field.annotation)
                 )
@@ -193,11 +195,19 @@ class Pick:
         name = self._ask(path, default.name, Choice(tuple(sorted(offered))), integer=False)
         if name != default.name:
             return kind.parse(str(name))
-        plain = kind.parse(name)
-        for field, value in default.model_dump(mode="json").items():
-            if getattr(default, field) != getattr(plain, field):
-                self.changes[f"{path}.{name}.{field}"] = value
+        self._keep(path, default)
         return default
+
+    def _keep(self, path: str, method: Method) -> None:
+        """Note the settings of a method in which it differs from its defaults."""
+        plain = kind_of(method).parse(method.name)
+        for field, value in method.model_dump(mode="json").items():
+            own, name = getattr(method, field), f"{path}.{method.name}.{field}"
+            if own == getattr(plain, field):
+                continue
+            self.changes[name] = own.name if isinstance(own, Method) else value
+            if isinstance(own, Method):
+                self._keep(name, own)
 
     def field(self, base: Experiment, path: str) -> Any:
         """Choose the value of a setting; its range is read from the schema.

@@ -11,6 +11,7 @@ from trainables.experiment import Experiment
 from trainables.methods.losses import Loss
 from trainables.methods.method import Choice, Method, Range, UnknownNameError
 from trainables.methods.pseudo_labelers import PseudoLabeler
+from trainables.methods.rebalancers import Rebalancer
 from trainables.settings import assign
 
 
@@ -92,6 +93,31 @@ def test_settings_that_are_not_searched_stay_as_in_the_base() -> None:
     assert chosen.fixed == 1.0
     assert pick.changes["a.b.rich.fixed"] == 1.0
     assert next(iter(pick.changes)) == "a.b", "a method is named before its settings"
+
+
+def test_a_method_inside_a_method_is_chosen_with_its_own_ranges() -> None:
+    for loss, asked in (("label_aware_smoothing", True), ("cross_entropy", False)):
+        trial = fixed(**{"a.b": "lws_plus", "a.b.lws_plus.loss": loss})
+        pick = Pick(FromTrial(trial))
+        chosen = pick.method("a.b", Rebalancer.parse("none"), ["lws_plus"])
+        assert chosen.loss.name == loss
+        assert ("a.b.lws_plus.loss.label_aware_smoothing.head" in trial.params) is asked
+        assert Pick(Replay(pick.changes)).method("a.b", Rebalancer.parse("none")) == chosen
+        assert all(isinstance(value, str | int | float) for value in pick.changes.values())
+
+
+def test_settings_of_a_method_inside_the_base_are_kept() -> None:
+    settings = {"loss": {"deferred": {"base": {"focal": {"gamma": 3.0}}, "start": 0.5}}}
+    base = Rebalancer.parse({"crt": settings})
+    pick = Pick(Defaults())
+    assert pick.method_only("a.b", base) == base
+    assert pick.changes == {
+        "a.b": "crt",
+        "a.b.crt.loss": "deferred",
+        "a.b.crt.loss.deferred.base": "focal",
+        "a.b.crt.loss.deferred.base.focal.gamma": 3.0,
+        "a.b.crt.loss.deferred.start": 0.5,
+    }
 
 
 def test_an_oracle_is_never_offered() -> None:

@@ -23,6 +23,8 @@ BASES = {
         {
             "classify.loss.ldam.max_margin": 0.3,
             "score.method.energy.temperature": 2.0,
+            "rebalance.method": "lws_plus",
+            "rebalance.method.lws_plus.loss.label_aware_smoothing.head": 0.25,
             "update.mode": "full",
             "update.distiller": "kd",
             "update.exemplars_per_class": 7,
