@@ -49,6 +49,10 @@ class Data(Settings):
 
     Hold out the new classes, carve a balanced validation slice, make the known classes
     long-tailed, lay out the stream.
+
+    ``novel_classes=0`` is a closed world, the protocol of long-tail papers: all classes are known.
+    ``validation_per_class=0`` leaves every image to the training, as papers do; there is nothing to
+    choose settings by then, so it needs ``world="test"``.
     """
 
     source: str = "digits"
@@ -56,9 +60,9 @@ class Data(Settings):
     image_size: Annotated[int, Field(ge=8)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     split: Split = Field(default="random")  # type: ignore[assignment]
-    novel_classes: Annotated[int, Field(ge=2)] = 3
-    validation_novel_classes: Count = 1
-    validation_per_class: Count = 20
+    novel_classes: Annotated[int, Field(ge=0)] = 3
+    validation_novel_classes: Annotated[int, Field(ge=0)] = 1
+    validation_per_class: Annotated[int, Field(ge=0)] = 20
     profile: Profile = Field(default="exponential")  # type: ignore[assignment]
     stream: Stream = Stream()
     world: Literal["validation", "test"] = "validation"
@@ -66,12 +70,37 @@ class Data(Settings):
 
     @model_validator(mode="after")
     def _some_novel_classes_left(self) -> Data:
-        """Refuse to spend all new classes on validation."""
-        if self.validation_novel_classes >= self.novel_classes:
+        """Refuse to spend all new classes on validation, or none of them."""
+        if self.novel_classes == 1:
             raise ValueError(
-                "data.validation_novel_classes: must be smaller than data.novel_classes "
-                f"({self.novel_classes}), the rest is for the test; "
+                "data.novel_classes: must be 0 (a closed world) or at least 2, one for the "
+                "validation and one for the test; received 1"
+            )
+        if self.novel_classes == 0 and self.validation_novel_classes:
+            raise ValueError(
+                "data.validation_novel_classes: must be 0 where data.novel_classes is 0; "
                 f"received {self.validation_novel_classes}"
+            )
+        if self.novel_classes and not 0 < self.validation_novel_classes < self.novel_classes:
+            raise ValueError(
+                "data.validation_novel_classes: must be at least 1 and must be smaller than "
+                f"data.novel_classes ({self.novel_classes}), the rest is for the test; "
+                f"received {self.validation_novel_classes}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_evaluate_on(self) -> Data:
+        """Refuse to leave out a validation slice that something needs."""
+        if self.validation_per_class == 1:
+            raise ValueError(
+                "data.validation_per_class: must be 0 or at least 2, one half calibrates and the "
+                "other evaluates; received 1"
+            )
+        if self.validation_per_class == 0 and (self.world != "test" or self.novel_classes):
+            raise ValueError(
+                "data.validation_per_class: 0 is for data.world=test and data.novel_classes=0 "
+                f"alone; received data.world={self.world}, data.novel_classes={self.novel_classes}"
             )
         return self
 

@@ -8,7 +8,7 @@ formula for one head; `LossStack` is the same for K heads at once, with its grad
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from torch import Tensor
 from trainables.class_weights import weighted_mean
 
 
-class HeadLoss(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class HeadLoss:
     """``(1 - d) mean_w (1 - p_y)^gamma H(t, p) + d T^2 mean KL(teacher_T || p_T)``.
 
     ``p = softmax(factor * z + offset - margin_y [y])``; ``t`` puts ``1 - e_y`` on the true class

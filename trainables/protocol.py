@@ -82,10 +82,14 @@ def cut(data: Data, source: Source) -> Cut:
 def split_classes(data: Data, source: Source) -> tuple[list[int], list[int], list[int]]:
     """Return (known, validation-novel, test-novel) class ids, ascending and disjoint.
 
+    In a closed world all are known.
+
     Raises:
         ConfigError: Fewer than two classes would stay known, or the split is not possible.
     """
     total = len(source.class_names)
+    if data.novel_classes == 0:
+        return list(range(total)), [], []
     if data.novel_classes > total - 2:
         raise ConfigError(
             f"data.novel_classes: source '{data.source}' has {total} classes and at least 2 must "
@@ -135,11 +139,6 @@ def _carve(
     held out in world ``validation``.
     """
     wanted = data.validation_per_class
-    if wanted < 2:
-        raise ConfigError(
-            "data.validation_per_class: must be at least 2, one half calibrates and the other "
-            f"evaluates; received {wanted}"
-        )
     rest, calibration, selection = [], [], []
     for label in known:
         available = len(members[label])

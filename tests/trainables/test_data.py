@@ -95,6 +95,48 @@ def test_digits_defaults_give_seven_known_classes_and_no_empty_view(world: str) 
     assert set(views.held_out_novel.labels) == set(range(7, 7 + views.pool_labels.num_novel))
 
 
+CLOSED = {"novel_classes": 0, "validation_novel_classes": 0, "profile": "exponential"}
+
+
+def test_a_closed_world_without_validation_has_the_published_images() -> None:
+    data = build(
+        Data,
+        {**CLOSED, "validation_per_class": 0, "world": "test"}
+        | {"profile": {"exponential": {"imbalance_factor": 100.0}}},
+    )
+    labels = np.arange(50_000 + 100) % 100
+    is_test = np.arange(len(labels)) >= 50_000
+    images = np.zeros((len(labels), 1, 1, 3), dtype=np.uint8)
+    names = tuple(f"c{n}" for n in range(100))
+    parts = cut(data, Source(images, labels, is_test, names, None, "digest"))
+    assert parts.class_counts == GOLDEN["lt_counts_cifar100_exp_100/counts"].tolist()
+    expected = GOLDEN["lt_selection_cifar100_exp_100_seed0/selected_indices"]
+    np.testing.assert_array_equal(parts.known_train, expected)
+    assert parts.known_classes == list(range(100))
+    assert sorted(parts.held_out_known) == list(range(50_000, 50_100))
+    for empty in (parts.validation_known, parts.validation_novel, parts.pool_novel):
+        assert len(empty) == 0
+    assert len(parts.held_out_novel) == 0
+
+
+def test_a_closed_world_can_still_carve_a_validation() -> None:
+    views = digits(**CLOSED, validation_per_class=10)
+    assert views.known_train.num_classes == 10
+    assert np.bincount(views.held_out_known.labels).tolist() == [5] * 10
+    assert len(views.held_out_novel.indices) == len(views.validation_novel.indices) == 0
+    assert views.pool_labels.num_novel == 0
+    assert views.pool_labels.labels.min() == -1
+    assert views.pool_labels.labels.max() == 9
+
+
+def test_worlds_that_cannot_be_evaluated_are_refused() -> None:
+    assert "0 (a closed world) or at least 2" in refused(novel_classes=1)
+    assert "must be 0 where data.novel_classes is 0" in refused(novel_classes=0)
+    assert "must be at least 1" in refused(validation_novel_classes=0)
+    assert "0 is for data.world=test" in refused(**CLOSED, validation_per_class=0)
+    assert "0 is for data.world=test" in refused(validation_per_class=0, world="test")
+
+
 @pytest.mark.parametrize("world", ["validation", "test"])
 @pytest.mark.parametrize("profile", ["exponential", "step", "balanced", "natural"])
 def test_parts_are_disjoint_and_honest(world: str, profile: str) -> None:
