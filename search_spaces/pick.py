@@ -164,8 +164,9 @@ class Pick:
         """Choose a method of the default's kind, then every field of it that has a search range.
 
         The choice is called ``path``, a field ``path.<method>.<field>``: a range exists only when
-        its method is chosen. A field that is a method itself is chosen from its list in this way. The default's method is always among the choices; settings of it
-        that are not searched stay as in the default. Upper bounds (oracles) are left out.
+        its method is chosen. A field that is a method itself is chosen from its list in this way.
+        The default's method is always among the choices; settings of it that are not searched stay
+        as in the default. Upper bounds (oracles) are left out.
 
         Args:
             path: Where the method stands in the experiment, e.g. ``classify.loss``.

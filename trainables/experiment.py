@@ -14,7 +14,7 @@ from trainables.methods.clusterers import Clusterer
 from trainables.methods.distillers import Distiller
 from trainables.methods.heads import Head
 from trainables.methods.losses import Loss
-from trainables.methods.method import Range
+from trainables.methods.method import Choice, Range
 from trainables.methods.mixers import Mixer
 from trainables.methods.pretrainers import Pretrainer
 from trainables.methods.profiles import Profile
@@ -150,9 +150,17 @@ class Classify(Settings):
 
 
 class Extract(Settings):
-    """Features of every open view under the trained trunk, computed once for all that follows."""
+    """Features of every open view under the trained trunk, computed once for all that follows.
+
+    ``batchnorm="frozen"`` leaves the trunk as it is, bit by bit. ``shifted`` first re-estimates the
+    running statistics of its batch norm, and nothing else, under draws in which every class is
+    drawn alike: ``shift_steps`` batches of ``shift_batch_size`` images.
+    """
 
     batch_size: Count = 512
+    batchnorm: Annotated[Literal["frozen", "shifted"], Choice(("frozen", "shifted"))] = "frozen"
+    shift_steps: Count = 100
+    shift_batch_size: Annotated[int, Field(ge=2)] = 128
 
 
 class Rebalance(Settings):
