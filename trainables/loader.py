@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.artifacts import ImageView, LabelledView
+from trainables.index_streams import is_stream
 from trainables.methods.augmentations import Augmentation
 
 
@@ -20,20 +21,21 @@ class Batch(NamedTuple):
     labels: Tensor | None
 
 
-def draw_positions(
-    probability: Tensor | None, num_samples: int, generator: torch.Generator
-) -> Tensor:
-    """Return the positions of one epoch, int64 ``[num_samples]`` on the CPU.
+def draw_positions(wanted: Tensor | None, num_samples: int, generator: torch.Generator) -> Tensor:
+    """Return the positions of one epoch, int64 on the CPU.
 
     Args:
-        probability: Chance of each sample ``[N]`` (any scale), drawn with replacement. ``None``, or
-            equal chances, is a random order without replacement: every sample once.
-        num_samples: Length of the epoch.
+        wanted: What a sampler gives. Chance of each sample ``[N]`` (any scale), drawn with
+            replacement; ``None``, or equal chances, is a random order without replacement: every
+            sample once. Whole numbers are an index stream ``[M]``: the positions themselves.
+        num_samples: Length of an epoch that is drawn; a stream has its own.
         generator: CPU generator.
     """
-    if probability is None:
+    if wanted is None:
         return torch.randperm(num_samples, generator=generator)
-    weights = probability.detach().to("cpu", torch.float64)
+    if is_stream(wanted):
+        return wanted.to("cpu", torch.int64)
+    weights = wanted.detach().to("cpu", torch.float64)
     if len(weights) == num_samples and bool((weights == weights[0]).all()):
         return torch.randperm(num_samples, generator=generator)
     # torch.multinomial ends at 2**24 categories; a search in the cumulative sum does not.

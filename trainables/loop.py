@@ -141,7 +141,7 @@ def fit(
     groups: Sequence[Group],
     *,
     epoch_batches: Callable[[int], Iterable[Batch]],
-    steps_per_epoch: int,
+    steps_per_epoch: int | Callable[[int], int],
     batch_loss: Callable[[Batch, float], Tensor],
     training: Training,
     context: Context,
@@ -152,6 +152,8 @@ def fit(
 ) -> None:
     """Train and report ``stage/loss``, ``stage/lr`` and what ``after_epoch`` adds, per epoch.
 
+    ``stage/steps`` counts the optimiser's steps from the start: scores compare by iterations.
+
     A training that was interrupted goes on from its last checkpoint in ``context.folder``; the
     reports of the epochs before it are made again first, so that each is made once per run.
     Several workers average gradients, losses and running means; the first one alone reports.
@@ -159,7 +161,8 @@ def fit(
     Args:
         groups: What is trained.
         epoch_batches: Gives the batches of an epoch (from 0); as many on every worker.
-        steps_per_epoch: Batches per epoch, for the schedule.
+        steps_per_epoch: Batches per epoch, for the schedule; a function of the epoch where epochs
+            differ in length.
         batch_loss: ``(batch, progress) -> scalar``; progress in ``[0, 1)``.
         training: Optimiser, schedule, epochs.
         context: Receives the reports.
@@ -186,14 +189,14 @@ def fit(
     running = [*kept.averages.values(), *(b for m in modules.values() for b in m.buffers())]
     for epoch in range(len(reports), training.epochs):
         draws = context.own_generator(name, "ambient", epoch, device=str(context.device))
+        steps = steps_per_epoch(epoch) if callable(steps_per_epoch) else steps_per_epoch
         with ambient_rng(draws):
-            losses = _epoch(
-                loss, epoch_batches(epoch), optimizer, training, epoch, steps_per_epoch, dtype
-            )
+            losses = _epoch(loss, epoch_batches(epoch), optimizer, training, epoch, steps, dtype)
         average([losses, *running], context)
         last = reports[-1] if reports else {}
         report = {f"{stage}/loss": _finite_mean(losses, stage, epoch, last)}
         report[f"{stage}/lr"] = float(optimizer.param_groups[0]["lr"])
+        report[f"{stage}/steps"] = last.get(f"{stage}/steps", 0.0) + len(losses)
         reports.append(report | (after_epoch(epoch) if context.rank == 0 else {}))
         checkpoints.save_if_due(reports)
         _report(context, reports[-1], epoch + 1)

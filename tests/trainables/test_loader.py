@@ -116,6 +116,11 @@ def test_draws_follow_the_probability() -> None:
     assert torch.equal(drawn, draw_positions(weights, 80_000, seeded()))
 
 
+def test_a_stream_is_the_epoch_itself() -> None:
+    stream = torch.tensor([3, 3, 0, 1, 2, 3])
+    assert torch.equal(draw_positions(stream, 4, seeded()), stream)
+
+
 def test_draws_of_another_number_than_samples() -> None:
     drawn = draw_positions(torch.ones(4), 10, seeded())
     assert len(drawn) == 10

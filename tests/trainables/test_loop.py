@@ -65,6 +65,30 @@ def test_fit_minimises_and_reports_every_epoch() -> None:
     assert abs(float(weight.detach()) - 1) < 0.1
 
 
+def test_epochs_may_differ_in_length_and_steps_are_counted() -> None:
+    weight, lengths = torch.nn.Parameter(torch.tensor([4.0])), (2, 6, 3)
+    training, seen, reports = Training(epochs=3, lr=0.01), [], []
+
+    def loss(batch: int, progress: float) -> torch.Tensor:
+        seen.append(progress)
+        return weight.sum()
+
+    fit(
+        [Group([weight])],
+        epoch_batches=lambda epoch: range(lengths[epoch]),
+        steps_per_epoch=lambda epoch: lengths[epoch],
+        batch_loss=loss,
+        training=training,
+        context=Context(report=lambda metrics, epoch: reports.append(dict(metrics))),
+        stage="toy",
+    )
+    wanted = [(epoch + step / n) / 3 for epoch, n in enumerate(lengths) for step in range(n)]
+    assert seen == pytest.approx(wanted)
+    assert [report["toy/steps"] for report in reports] == [2, 8, 11]
+    last = lr_factor(training, wanted[-1]) * training.lr
+    assert reports[-1]["toy/lr"] == pytest.approx(last)
+
+
 def test_fit_equals_a_hand_written_loop() -> None:
     training = Training(epochs=4, lr=0.03, weight_decay=0.01, schedule="cosine")
     weight = torch.nn.Parameter(torch.tensor([4.0, -2.0]))

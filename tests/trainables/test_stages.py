@@ -12,6 +12,7 @@ from trainables.data import Views, build_views
 from trainables.experiment import Experiment, load_experiment
 from trainables.pipeline import plan, run, run_step
 from trainables.settings import assign
+from trainables.stages import classify
 
 SMALL = {
     "classify.training.epochs": 3,
@@ -71,6 +72,30 @@ def test_training_leaves_the_ambient_generator_alone(base: Experiment, views: Vi
     before = torch.random.get_rng_state()
     run(assign(base, {"classify.training.epochs": 1}), Context(), views=views)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_iterations_of_a_sampler_are_reported(base: Experiment, artifacts: dict[str, Any]) -> None:
+    sampler = {"deferred": {"base": "class_aware", "start": 0.5}}
+    settings = assign(base, {"classify.training.epochs": 2, "classify.sampler": sampler}).classify
+    views = {name: artifacts[name] for name in ("backbone", "known_train", "validation_known")}
+    reports: list[dict[str, float]] = []
+    context = Context(report=lambda metrics, _: reports.append(dict(metrics)))
+    classify.run(settings, **views, context=context)
+    counts = np.bincount(views["known_train"].labels)
+    drawn = [counts.sum(), counts.max() * len(counts)]
+    assert [report["classify/samples_per_epoch"] for report in reports] == drawn
+    steps = np.cumsum(np.ceil(np.array(drawn) / settings.training.batch_size))
+    assert [report["classify/steps"] for report in reports] == steps.tolist()
+
+
+@pytest.mark.parametrize("mode", ["head", "full"])
+def test_the_update_takes_a_stream(base: Experiment, artifacts: dict[str, Any], mode: str) -> None:
+    changes = {"update.mode": mode, "update.training.epochs": 1}
+    one = again("update", assign(base, {**changes, "update.sampler": "class_aware"}), artifacts)
+    other = again("update", assign(base, {**changes, "update.sampler": "random_under"}), artifacts)
+    weights = [found["updated_classifier"].state["weight"] for found in (one, other)]
+    assert not torch.equal(*weights)
+    assert all(bool(weight.isfinite().all()) for weight in weights)
 
 
 def test_rebalance_does_not_touch_the_trunk(base: Experiment, artifacts: dict[str, Any]) -> None:

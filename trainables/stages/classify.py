@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from trainables.mixing import Mix
 
 PROVIDES: dict[str, frozenset[str]] = {
     "loss": frozenset({"logits", "features", "labels", "class_counts", "progress"}),
-    "sampler": frozenset({"labels", "class_counts", "progress", "epochs"}),
+    "sampler": frozenset({"labels", "class_counts", "progress", "epochs", "generator"}),
     "augmentation": frozenset({"images", "generator"}),
     "mixing": frozenset({"images", "labels", "class_counts", "progress", "generator"}),
 }
@@ -79,14 +80,18 @@ def _train(
     context: Context,
 ) -> None:
     training, device = settings.training, context.device
-    size = len(view.labels)
+
+    @lru_cache(maxsize=1)
+    def drawn(epoch: int) -> tuple[Tensor, torch.Generator]:
+        return _drawn(settings, view, counts, context, epoch)
+
     share = share_of_batch(training.batch_size, context, "classify")
     loader = Loader(view, batch_size=share, augmentation=settings.augmentation, device=device)
     dtype, layout = choose_precision(
         model.trunk,
         training,
         image_size=int(view.images.shape[1]),
-        budget_images=size * training.epochs,
+        budget_images=len(drawn(0)[0]) * training.epochs,
         context=context,
         stage="classify",
     )
@@ -114,7 +119,7 @@ def _train(
     def epoch_batches(epoch: int) -> object:
         model.trunk.train()
         model.head.train()
-        positions, order = _drawn(settings, view, counts, context, epoch)
+        positions, order = drawn(epoch)
         # not the worker's own: all mix with one share
         draws["mixing"] = context.generator("classify", "mixing", epoch)
         return own_epoch(loader, positions, order, context, "classify", "augmentation", epoch)
@@ -122,13 +127,16 @@ def _train(
     fit(
         [Group([*model.trunk.parameters(), *model.head.parameters()])],
         epoch_batches=epoch_batches,  # type: ignore[arg-type]
-        steps_per_epoch=num_steps(size, training.batch_size),
+        steps_per_epoch=lambda epoch: num_steps(len(drawn(epoch)[0]), training.batch_size),
         batch_loss=batch_loss,
         training=training,
         context=context,
         stage="classify",
         dtype=dtype,
-        after_epoch=lambda epoch: _validate(model, validation, context),
+        after_epoch=lambda epoch: {
+            "classify/samples_per_epoch": float(len(drawn(epoch)[0])),
+            **_validate(model, validation, context),
+        },
         kept=Kept({"trunk": model.trunk, "head": model.head}, {"mean": model.mean}),
     )
     model.trunk.eval()
@@ -141,15 +149,16 @@ def _drawn(
     """Return the positions of an epoch, the same on all workers, and the generator they leave."""
     epochs = settings.training.epochs
     order = context.generator("classify", "order", epoch)
-    probability = settings.sampler.supplied(
+    wanted = settings.sampler.supplied(
         {
             "labels": torch.from_numpy(view.labels),
             "class_counts": counts,
             "progress": epoch / max(1, epochs - 1),
             "epochs": epochs,
+            "generator": order,
         }
     )
-    return draw_positions(probability, len(view.labels), order), order
+    return draw_positions(wanted, len(view.labels), order), order
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from trainables.backbone import Trunk, extract_features, from_artifact, to_artif
 from trainables.context import Context
 from trainables.distributed import own_epoch, share_of_batch, share_state, synchronise_batchnorm
 from trainables.experiment import Update
+from trainables.index_streams import is_stream, reweighted_stream
 from trainables.loader import Batch, Loader, draw_positions
 from trainables.loop import Group, Kept, fit, num_steps
 from trainables.modules import grow_head
@@ -38,7 +40,7 @@ PROVIDES: dict[str, frozenset[str]] = {
         }
     ),
     "loss": frozenset({"logits", "features", "labels", "class_counts", "progress"}),
-    "sampler": frozenset({"labels", "class_counts", "progress", "epochs"}),
+    "sampler": frozenset({"labels", "class_counts", "progress", "epochs", "generator"}),
     "augmentation": frozenset({"images", "generator"}),
 }
 # The label generator's logits are cosines to cluster centres; 10 makes a typical gap of 0.3 count.
@@ -207,31 +209,39 @@ def _objective(
     return classification + distillation
 
 
-def _probability(settings: Update, study: _Study, progress: float) -> Tensor:
-    """Return drawing probabilities: the sampler's, times each pseudo-label's weight."""
+def _drawn(settings: Update, study: _Study, epoch: int, generator: torch.Generator) -> Tensor:
+    """Return an epoch's rows of the study: the sampler's, by each pseudo-label's weight."""
+    epochs = settings.training.epochs
     available = {
         "labels": study.labels,
         "class_counts": study.class_counts,
-        "progress": progress,
-        "epochs": settings.training.epochs,
+        "progress": epoch / max(1, epochs - 1),
+        "epochs": epochs,
+        "generator": generator,
     }
-    weighted: Tensor = settings.sampler.supplied(available) * study.weights
-    return weighted / weighted.sum()
+    wanted: Tensor = settings.sampler.supplied(available)
+    if is_stream(wanted):
+        return reweighted_stream(wanted, study.labels, study.weights, generator)
+    weighted = wanted * study.weights
+    return draw_positions(weighted / weighted.sum(), len(study.labels), generator)
 
 
 def _train_head(
     student: _Student, settings: Update, study: _Study, context: Context, round_number: int
 ) -> None:
     """Phase A: the trunk is frozen (its cached features are used), the head learns."""
-    training, size = settings.training, len(study.labels)
-    steps = num_steps(size, training.batch_size)
+    training = settings.training
     features, offset = study.features.to(context.device), student.offset.to(context.device)
+
+    @lru_cache(maxsize=1)
+    def batches(epoch: int) -> tuple[Tensor, ...]:
+        draw = context.generator("update", "head", round_number, epoch)
+        rows = _drawn(settings, study, epoch, draw)
+        return rows.chunk(num_steps(len(rows), training.batch_size))
 
     def epoch_batches(epoch: int) -> object:
         student.head.train()
-        draw = context.generator("update", "head", round_number, epoch)
-        probability = _probability(settings, study, epoch / max(1, training.epochs - 1))
-        return draw_positions(probability, size, draw).chunk(steps)
+        return batches(epoch)
 
     def batch_loss(rows: Tensor, progress: float) -> Tensor:
         logits = student.head(features[rows]) + offset
@@ -240,7 +250,7 @@ def _train_head(
     fit(
         [Group(list(student.head.parameters()))],
         epoch_batches=epoch_batches,  # type: ignore[arg-type]
-        steps_per_epoch=steps,
+        steps_per_epoch=lambda epoch: len(batches(epoch)),
         batch_loss=batch_loss,
         training=training,
         context=context,
@@ -259,7 +269,7 @@ def _train_trunk(
     round_number: int,
 ) -> None:
     """Phase B: the head is frozen, the trunk learns with its own smaller rate, on images."""
-    training, size = settings.training, len(study.labels)
+    training = settings.training
     loader = Loader(
         _stack(views),
         batch_size=share_of_batch(training.batch_size, context, "update"),
@@ -272,13 +282,16 @@ def _train_trunk(
     student.head.eval().requires_grad_(False)
     # where each image's row is in the study, to find its teachers' logits again
     lookup = torch.zeros(sum(len(v.indices) for v in views), dtype=torch.int64)
-    lookup[study.rows] = torch.arange(size)
+    lookup[study.rows] = torch.arange(len(study.rows))
+
+    @lru_cache(maxsize=1)
+    def drawn(epoch: int) -> tuple[Tensor, torch.Generator]:
+        draw = context.generator("update", "trunk", round_number, epoch)
+        return _drawn(settings, study, epoch, draw), draw
 
     def epoch_batches(epoch: int) -> object:
         student.trunk.train()
-        draw = context.generator("update", "trunk", round_number, epoch)
-        probability = _probability(settings, study, epoch / max(1, training.epochs - 1))
-        chosen = draw_positions(probability, size, draw)
+        chosen, draw = drawn(epoch)
         names = ("update", "augmentation", round_number, epoch)
         return own_epoch(loader, study.rows[chosen], draw, context, *names)
 
@@ -291,7 +304,7 @@ def _train_trunk(
     fit(
         [Group(list(student.trunk.parameters()), settings.trunk_lr_factor)],
         epoch_batches=epoch_batches,  # type: ignore[arg-type]
-        steps_per_epoch=num_steps(size, training.batch_size),
+        steps_per_epoch=lambda epoch: num_steps(len(drawn(epoch)[0]), training.batch_size),
         batch_loss=batch_loss,
         training=training,
         context=context,
