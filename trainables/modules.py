@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from trainables.group_softmax import GroupSoftmaxHead
 from trainables.growth import check_prototypes, grow_rows
 
 # Below this length a feature is scaled, not normalised: its gradient would exceed 1e6 times the
@@ -291,7 +292,7 @@ def grow_head(
         >>> grown(torch.ones(5, 2)).shape
         torch.Size([5, 4])
     """
-    if isinstance(module, LinearHead | MLPHead | AlignedHead):
+    if isinstance(module, LinearHead | MLPHead | AlignedHead | GroupSoftmaxHead):
         module.grow(num_new, prototypes, rescale=rescale, new_bias=new_bias)
     elif isinstance(module, CosineHead | CausalNormHead):
         module.grow(num_new, prototypes, rescale=rescale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -11,10 +12,19 @@ from vectors import golden, variants
 
 from trainables import head_training as training
 from trainables.artifacts import Classifier, load_artifact, save_artifact
+from trainables.group_softmax import (
+    GroupLogits,
+    GroupSoftmaxHead,
+    count_groups,
+    group_loss,
+    group_normalizers,
+    keep_others,
+)
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.heads import Head
 from trainables.methods.losses import Loss
 from trainables.methods.rebalancers import BalancedTraining, Rebalancer
+from trainables.methods.rebalancers.bags import BAGS
 from trainables.methods.rebalancers.crt import CRT
 from trainables.methods.rebalancers.disalign import DisAlign
 from trainables.methods.rebalancers.logit_adjustment import LogitAdjustment
@@ -24,9 +34,11 @@ from trainables.methods.rebalancers.ncm import NCM
 from trainables.methods.rebalancers.none import NoRebalancer
 from trainables.methods.rebalancers.tau_norm import TauNorm
 from trainables.methods.rebalancers.tde import TDE
+from trainables.modules import grow_head
 from trainables.predict import predict_logits
 
 GOLDEN = golden("openworld_scores")
+GROUPED = golden("longtail_rebalancers")
 METHODS = list(variants(Rebalancer))
 COUNTS = (40, 12, 4)
 WIDTH = 6
@@ -481,6 +493,114 @@ def test_a_stronger_reweighting_favours_the_rare_class() -> None:
         for rho in (0.0, 0.6, 1.2)
     ]
     assert share[0] < share[1] < share[2]
+
+
+# --- balanced group softmax -----------------------------------------------------------------------
+
+
+class Bins(NamedTuple):
+    """The official case, its group of background or not apart; ``columns`` are the classes'."""
+
+    foreground: GroupLogits
+    presence: GroupLogits
+    group: torch.Tensor
+    labels: torch.Tensor
+    columns: list[int]
+
+
+def official_groups() -> Bins:
+    case, inputs = "bags_group_softmax", GROUPED.inputs("bags_group_softmax")
+    logits, slices = inputs["logits"], GROUPED.output(case, "pred_slice").tolist()
+    place = GROUPED.output(case, "label2binlabel")  # [bin, class]: position in the bin, 0 = others
+    group = place[1:, 1:].argmax(0)  # each foreground class has a position in one bin only
+    columns = [slices[1 + int(g)][0] + int(place[1 + int(g), 1 + c]) for c, g in enumerate(group)]
+    others = [start for start, _ in slices[1:]]
+    foreground = GroupLogits(logits[:, columns], logits[:, others])
+    start = slices[0][0]
+    presence = GroupLogits(logits[:, [start + 1]], logits[:, [start]])
+    return Bins(foreground, presence, group, inputs["labels"] - 1, columns)
+
+
+def test_group_softmax_agrees_with_the_official_code() -> None:
+    foreground, presence, group, labels, columns = official_groups()
+    leaf = foreground._replace(classes=foreground.classes.requires_grad_())
+    one = torch.zeros(1, dtype=torch.int64)
+    there = torch.where(labels >= 0, 0, -1)
+    everything = torch.ones(len(labels), 4, dtype=torch.bool)
+    loss = group_loss(leaf, group, labels, everything)
+    total = loss + group_loss(presence, one, there, everything[:, :1])
+    wanted = GROUPED.output("bags_group_softmax", "loss")
+    torch.testing.assert_close(total.detach(), wanted, rtol=1e-9, atol=1e-9)
+    probability = (leaf.classes - group_normalizers(leaf, group)[:, group]).exp()
+    share = (presence.classes - group_normalizers(presence, one)).exp()
+    scores = GROUPED.output("bags_group_softmax", "merged_scores")[:, 1:]
+    torch.testing.assert_close((share * probability).detach(), scores, rtol=1e-9, atol=1e-9)
+    official = GROUPED.output("bags_group_softmax", "grad_logits")
+    (slope,) = torch.autograd.grad(loss, leaf.classes)
+    torch.testing.assert_close(slope, official[:, columns], rtol=1e-9, atol=1e-9)
+
+
+def test_groups_follow_the_official_bins() -> None:
+    counts = GROUPED.inputs("bags_group_softmax")["class_counts"]
+    assert torch.equal(count_groups(counts, (10, 100, 1000)), official_groups().group)
+
+
+def test_group_loss_equals_its_oracle_with_samples_left_out() -> None:
+    draws = seeded()
+    classes = torch.randn(9, 5, generator=draws, dtype=torch.float64)
+    others = torch.randn(9, 3, generator=draws, dtype=torch.float64)
+    group, labels = torch.tensor([0, 2, 2, 0, 2]), torch.tensor([0, 1, 2, 3, 4, -1, 0, 0, 2])
+    kept = torch.rand(9, 3, generator=draws) < 0.6
+    kept[:, 1] = False  # a group that learns nothing
+    found = group_loss(GroupLogits(classes, others), group, labels, kept)
+    wanted = oracle.group_loss(
+        classes.tolist(), others.tolist(), group.tolist(), labels.tolist(), kept.tolist()
+    )
+    assert float(found) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 2.0, 100.0])
+def test_as_many_others_count_as_the_ratio_says(ratio: float) -> None:
+    member = torch.tensor([0] * 3 + [1] * 12 + [2])
+    kept = keep_others(member, 4, ratio, seeded())
+    for g, members in enumerate((3, 12, 1, 0)):
+        inside = member == g
+        assert kept[inside, g].all()
+        assert int(kept[~inside, g].sum()) == min(16 - members, int(ratio * members))
+    again = keep_others(member, 4, ratio, seeded(1))
+    assert torch.equal(kept, again) is (ratio in (0.0, 100.0)), "others are drawn anew"
+
+
+def test_groups_of_odd_counts() -> None:
+    edges = (10, 100)
+    assert count_groups(torch.tensor([99, 100, 10, 9, 1]), edges).tolist() == [1, 2, 1, 0, 0]
+    assert count_groups(torch.tensor([7, 7, 7]), edges).tolist() == [0, 0, 0]
+    assert count_groups(torch.tensor([500, 0, 20]), edges).tolist() == [1, 0, 0]
+    assert count_groups(torch.tensor([0, 0]), edges).tolist() == [0, 0]
+
+
+def test_edges_that_do_not_ascend_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"edges must ascend; received \[10, 10\]"):
+        Rebalancer.parse({"bags": {"edges": [10, 10]}})
+
+
+def test_bags_groups_by_count_and_survives_two_growths() -> None:
+    result = rebalanced(BAGS(edges=(10, 20)), trained())
+    assert result.state["group"].tolist() == [2, 1, 0]
+    features = samples()["features"]
+    head = training.loaded_head(result).eval()
+    assert isinstance(head, GroupSoftmaxHead)
+    old = head(features)
+    for round_number in range(2):
+        grow_head(head, 2, features[:2])
+        logits = head(features)
+        torch.testing.assert_close(logits[:, : old.shape[1]], old)
+        assert head.group[-1] == 3 + round_number
+        old = logits
+    grown = result._replace(
+        state=training.head_state(head), class_counts=torch.ones(7), logit_offset=torch.zeros(7)
+    )
+    assert torch.equal(predict_logits(grown, features), old)
 
 
 # --- causal ---------------------------------------------------------------------------------------

@@ -93,3 +93,25 @@ def reweighted_loss(
         total += weight * (math.log(math.fsum(math.exp(z) for z in row)) - row[label])
         weights += weight
     return total / weights
+
+
+def group_loss(
+    classes: Sequence[Row],
+    others: Sequence[Row],
+    group: Sequence[int],
+    labels: Sequence[int],
+    kept: Sequence[Sequence[bool]],
+) -> float:
+    """Return the balanced group softmax loss, one group and one sample after the other."""
+    total = 0.0
+    for g in range(len(others[0])):
+        members = [c for c, own in enumerate(group) if own == g]
+        losses = []
+        for i, label in enumerate(labels):
+            if not kept[i][g]:
+                continue
+            powers = [math.exp(others[i][g]), *(math.exp(classes[i][c]) for c in members)]
+            right = classes[i][label] if label in members else others[i][g]
+            losses.append(math.log(math.fsum(powers)) - right)
+        total += math.fsum(losses) / len(losses) if losses else 0.0
+    return total

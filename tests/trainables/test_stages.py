@@ -197,7 +197,7 @@ def test_artifacts_survive_storage(name: str, artifacts: dict[str, Any], tmp_pat
 
 
 @pytest.mark.parametrize(
-    "choice", ["none", "logit_adjustment", "crt", "tau_norm", "tde", "disalign"]
+    "choice", ["none", "logit_adjustment", "crt", "tau_norm", "tde", "disalign", "bags"]
 )
 def test_every_rebalancer_runs_through_to_the_update(
     choice: str, base: Experiment, artifacts: dict[str, Any]
