@@ -26,13 +26,17 @@ SCALED_HEADS = ("cosine", "causal_norm")
 def choose_training(pick: Pick, base: Experiment) -> None:
     """Choose how the first classifier is trained: one training of the trunk per choice."""
     losses = suited(Loss, classify.PROVIDES["loss"])
+    losses = [name for name in losses if Loss.shelf[name].takes() >= {"logits"}]
     if base.classify.head.name not in SCALED_HEADS:
         losses = [name for name in losses if name not in MARGIN_LOSSES]
     samplers = suited(Sampler, classify.PROVIDES["sampler"])
-    pick.method("classify.loss", base.classify.loss, losses)
+    loss = pick.method("classify.loss", base.classify.loss, losses)
     pick.method("classify.sampler", base.classify.sampler, samplers)
-    mixers = suited(Mixer, classify.PROVIDES["mixing"])
-    pick.method("classify.mixing", base.classify.mixing, mixers)
+    if "projections" in loss.needs():  # compares samples by class: a mixed one has two
+        pick.changes["classify.mixing"] = "none"
+    else:
+        mixers = suited(Mixer, classify.PROVIDES["mixing"])
+        pick.method("classify.mixing", base.classify.mixing, mixers)
     pick.field(base, "classify.training.lr")
 
 

@@ -148,6 +148,27 @@ class Classify(Settings):
     mixing: Mixer = Field(default="none")  # type: ignore[assignment]
     training: Training = Training()
 
+    @model_validator(mode="after")
+    def _loss_trains_the_head(self) -> Classify:
+        """Refuse a loss that would leave the head as it was drawn."""
+        if not self.loss.trains_head():
+            name = self.loss.name
+            raise ValueError(
+                f"classify.loss: '{name}' trains the features and no head; "
+                f"put it beside a loss that does: {{joint: {{contrast: {name}}}}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compared_samples_have_one_class(self) -> Classify:
+        """Refuse to mix classes for a loss that compares samples by their class."""
+        if "projections" in self.loss.needs() and self.mixing.name != "none":
+            raise ValueError(
+                f"classify.mixing: '{self.mixing.name}' gives samples two classes, and the loss "
+                f"'{self.loss.name}' compares samples by their class; allowed: none"
+            )
+        return self
+
 
 class Extract(Settings):
     """Features of every open view under the trained trunk, computed once for all that follows.

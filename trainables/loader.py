@@ -54,6 +54,8 @@ class Loader:
         view: What to serve. The images are copied to the device once.
         batch_size: Samples per batch on each worker.
         augmentation: Applied to each batch of an epoch; ``None`` serves images as they are.
+        views: How often each image of a batch of an epoch is served, augmented anew each time: all
+            images once, then all again.
         device: Where batches are made.
     """
 
@@ -63,6 +65,7 @@ class Loader:
         *,
         batch_size: int,
         augmentation: Augmentation | None = None,
+        views: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
         selected = torch.from_numpy(view.images[view.indices])
@@ -71,6 +74,7 @@ class Loader:
         self.labels = None if labels is None else torch.as_tensor(labels).long().to(device)
         self.batch_size = batch_size
         self.augmentation = augmentation
+        self.views = views
         self.device = self.images.device
 
     def __len__(self) -> int:
@@ -102,16 +106,21 @@ class Loader:
             positions = positions.repeat(2)
         positions = positions.to(self.device)
         for part in _batches(positions, self.batch_size, join_single=True):
-            images = self.images[part]
-            if self.augmentation is not None:
-                images = self.augmentation(images=images, generator=generator)
-            yield self._batch(images, part)
+            views = [self._augmented(self.images[part], generator) for _ in range(self.views)]
+            images = torch.cat(views) if self.views > 1 else views[0]
+            yield self._batch(images, part.repeat(self.views))
 
     def sequential(self) -> Iterator[Batch]:
         """Yield every sample once, in view order, without augmentation."""
         everything = torch.arange(len(self), device=self.device)
         for part in _batches(everything, self.batch_size, join_single=False):
             yield self._batch(self.images[part[0] : part[-1] + 1], part)
+
+    def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if self.augmentation is None:
+            return images
+        augmented: Tensor = self.augmentation(images=images, generator=generator)
+        return augmented
 
     def _batch(self, images: Tensor, positions: Tensor) -> Batch:
         return Batch(images, positions, None if self.labels is None else self.labels[positions])

@@ -23,6 +23,7 @@ from trainables.methods.losses.deferred import Deferred
 from trainables.methods.losses.flooding import Flooding
 from trainables.methods.losses.focal import Focal
 from trainables.methods.losses.influence_balanced import InfluenceBalanced
+from trainables.methods.losses.joint import Joint
 from trainables.methods.losses.label_aware_smoothing import LabelAwareSmoothing
 from trainables.methods.losses.label_smoothing import LabelSmoothing
 from trainables.methods.losses.ldam import LDAM
@@ -42,11 +43,16 @@ def batch(
     """Everything a stage can offer a loss, late in training."""
     draw = torch.Generator().manual_seed(size)
     classes = len(counts)
-    projections = torch.randn(size, 5, generator=draw, dtype=torch.float64)
+    unit = torch.nn.functional.normalize(
+        torch.randn(size + classes + 6, 5, generator=draw, dtype=torch.float64), dim=1
+    ).to(dtype)
     return {
         "logits": (3 * torch.randn(size, classes, generator=draw, dtype=torch.float64)).to(dtype),
         "features": torch.randn(size, 6, generator=draw, dtype=torch.float64).to(dtype),
-        "projections": torch.nn.functional.normalize(projections, dim=1).to(dtype),
+        "projections": unit[:size],
+        "prototypes": unit[size : size + classes],
+        "queue": unit[size + classes :],
+        "queue_labels": (torch.arange(6) % (classes + 1) - 1),  # -1: nothing there yet
         "labels": torch.arange(size) % classes,
         "class_counts": torch.tensor(counts),
         "progress": 0.9,
@@ -240,7 +246,12 @@ def test_loss_equals_a_slow_oracle(method: Loss, each: Each, weights: list[float
 
 WRAPPED = [
     *(Deferred(base=Loss.parse(name)) for name in TAKE_WEIGHTS),
-    *(Flooding(base=Loss.parse(name)) for name in sorted(Loss.shelf) if name != "flooding"),
+    *(
+        Flooding(base=Loss.parse(name))
+        for name, cls in sorted(Loss.shelf.items())
+        if name != "flooding" and "projections" not in cls.needs()
+    ),
+    *(Joint(base=Loss.parse(name)) for name in ("logit_adjustment", "deferred", "flooding")),
 ]
 ALL = [*variants(Loss), *(pytest.param(m, id=f"{m.name}-of-{m.base.name}") for m in WRAPPED)]
 everything = pytest.mark.parametrize("method", ALL)
@@ -315,8 +326,8 @@ def test_order_of_the_batch_does_not_matter(method: Loss) -> None:
 @everything
 def test_a_batch_seen_twice_has_the_same_mean(method: Loss) -> None:
     given = batch(dtype=torch.float64)
-    names = ("logits", "features", "labels")
-    if "projections" in method.needs():
+    names = ("logits", "features", "projections", "labels")
+    if "projections" in method.needs() and method.name != "psc":
         pytest.skip("contrastive: a copy of a sample is a positive pair")
     twice = {**given, **{k: torch.cat([given[k], given[k]]) for k in names}}
     torch.testing.assert_close(method.supplied(twice), method.supplied(given))
@@ -331,6 +342,8 @@ def test_names_of_classes_do_not_matter(method: Loss) -> None:
         "logits": given["logits"][:, order],
         "labels": order.argsort()[given["labels"]],
         "class_counts": given["class_counts"][order],
+        "prototypes": given["prototypes"][order],
+        "queue_labels": torch.tensor([*order.argsort().tolist(), -1])[given["queue_labels"]],
     }
     torch.testing.assert_close(method.supplied(renamed), method.supplied(given))
 
@@ -357,14 +370,15 @@ def constant_on_purpose(method: Loss) -> str:
 @everything
 def test_gradient_is_the_derivative(method: Loss) -> None:
     given = batch(4, dtype=torch.float64)
+    given["labels"][3] = 0  # a pair of one class
+    names = sorted({"logits", "projections", "prototypes"} & method.needs())
 
-    def of_logits(logits: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = method.supplied({**given, "logits": logits})
+    def of_inputs(*inputs: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = method.supplied({**given, **dict(zip(names, inputs, strict=True))})
         return loss
 
-    agrees = torch.autograd.gradcheck(
-        of_logits, given["logits"].clone().requires_grad_(), raise_exception=False
-    )
+    leaves = tuple(given[name].clone().requires_grad_() for name in names)
+    agrees = torch.autograd.gradcheck(of_inputs, leaves, raise_exception=False)
     assert agrees != bool(constant_on_purpose(method))
 
 

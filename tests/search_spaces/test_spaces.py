@@ -87,6 +87,17 @@ def test_full_covers_the_three_and_shares_trunks() -> None:
     assert "rebalance.method" in asked
 
 
+def test_long_tail_offers_contrastive_losses_beside_one_that_trains_the_head() -> None:
+    contrasts = set()
+    for experiment, params, _ in trials("long_tail", BASES["defaults"], count=200):
+        loss = experiment.classify.loss
+        assert loss.trains_head()
+        if loss.name == "joint":
+            contrasts.add(params["classify.loss.joint.contrast"])
+            assert experiment.classify.mixing.name == "none"
+    assert contrasts == {"supcon", "psc", "bcl"}
+
+
 def test_trunk_share_is_searched_only_where_the_trunk_trains() -> None:
     asked = [params for _, params, _ in trials("update", BASES["defaults"], count=3)]
     assert not any("update.trunk_lr_factor" in params for params in asked)

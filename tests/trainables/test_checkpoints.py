@@ -22,6 +22,7 @@ SMALL = {
     "classify.training.epochs": 4,
     "classify.training.batch_size": 32,
     "classify.head": {"mlp": {"hidden": 16, "dropout": 0.5}},  # draws from the ambient generator
+    "classify.loss": {"paco": {"queue_size": 50}},  # trains a projector and fills a queue
     "pretrain.method": {"simclr": {"hidden_dimension": 32, "output_dimension": 16}},
     "pretrain.training.epochs": 3,
     "pretrain.training.batch_size": 64,

@@ -52,6 +52,11 @@ def test_flag_wins_over_the_file() -> None:
         (["classify.training.lrr=1"], "unknown key 'lrr'.*did you mean 'lr'"),
         (["classify.training.lr=fast"], "classify.training.lr: .*allowed type.*received 'fast'"),
         (["classify.training.lr=0"], "classify.training.lr: .*greater than 0.*received 0"),
+        (["classify.loss=supcon"], r"'supcon' trains the features and no head.*joint: \{contrast"),
+        (
+            ["classify.loss=joint", "classify.mixing=mixup"],
+            "classify.mixing: 'mixup' gives samples",
+        ),
         (["classify.loss=ldan"], "classify.loss: unknown name 'ldan'.*did you mean 'ldam'"),
         (["classify.loss.ldam.max_margn=1"], r"classify.loss \(ldam\): unknown key 'max_margn'"),
         (["data.world=tset"], "data.world: .*'validation' or 'test'.*received 'tset'"),

@@ -40,6 +40,19 @@ def test_epoch_serves_positions_in_order_with_their_labels() -> None:
         assert torch.equal(batch.labels, (49 - wanted) % 5)
 
 
+def test_two_views_are_two_augmentations_of_the_same_images() -> None:
+    served = Loader(view(10), batch_size=4, views=2, augmentation=CropFlip(padding=3))
+    batches = list(served.epoch(positions=torch.arange(6), generator=seeded()))
+    assert [len(batch.images) for batch in batches] == [8, 4]
+    for batch, wanted in zip(batches, torch.arange(6).split(4), strict=True):
+        assert torch.equal(batch.positions, wanted.repeat(2))
+        assert batch.labels is not None
+        assert torch.equal(batch.labels, (49 - wanted.repeat(2)) % 5)
+        first, second = batch.images.chunk(2)
+        assert torch.equal(first.amax((1, 2, 3)), second.amax((1, 2, 3)))
+        assert not torch.equal(first, second)
+
+
 def test_image_view_has_no_labels() -> None:
     labelled = view(6)
     served = Loader(ImageView(labelled.images, labelled.indices, "d"), batch_size=4)

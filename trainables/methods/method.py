@@ -140,6 +140,11 @@ class Method(BaseModel):
         """Return the names of the keyword-only arguments without default that a call must get."""
         return _keywords(cls, function)[0]
 
+    @classmethod
+    def takes(cls, function: str = "__call__") -> frozenset[str]:
+        """Return the names of all keyword-only arguments of a call, optional ones included."""
+        return frozenset().union(*_keywords(cls, function))
+
     def supplied(self, available: Mapping[str, Any], function: str = "__call__") -> Any:
         """Call the method with those of the ``available`` arguments that its signature names.
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainables.artifacts import Backbone, Classifier, LabelledView
 from trainables.backbone import Trunk, extract_features, from_artifact, to_artifact
+from trainables.companion import Companion
 from trainables.context import Context, ambient_rng
-from trainables.distributed import own_epoch, share_of_batch, synchronise_batchnorm
+from trainables.distributed import gathered, own_epoch, share_of_batch, synchronise_batchnorm
 from trainables.experiment import Classify
 from trainables.loader import Batch, Loader, draw_positions
 from trainables.loop import Group, Kept, choose_precision, fit, num_steps
+from trainables.methods.losses import Loss
 from trainables.mixed_batch import mixed_features, mixed_loss
 from trainables.mixing import Mix
 
 PROVIDES: dict[str, frozenset[str]] = {
-    "loss": frozenset({"logits", "features", "labels", "class_counts", "progress"}),
+    "loss": frozenset(
+        {"logits", "features", "labels", "class_counts", "progress"}
+        | {"projections", "prototypes", "queue", "queue_labels"}
+    ),
     "sampler": frozenset({"labels", "class_counts", "progress", "epochs", "generator"}),
     "augmentation": frozenset({"images", "generator"}),
     "mixing": frozenset({"images", "labels", "class_counts", "progress", "generator"}),
@@ -48,8 +53,10 @@ def run(
     counts = torch.bincount(labels, minlength=known_train.num_classes)
     with ambient_rng(context.generator("classify", "head")):
         head = settings.head.build(trunk.num_features, known_train.num_classes).to(context.device)
+    with ambient_rng(context.generator("classify", "companion")):
+        companion = settings.loss.build(trunk.num_features, known_train.num_classes)
     mean = torch.zeros(trunk.num_features, device=context.device)
-    model = _Model(trunk, head, mean)
+    model = _Model(trunk, head, mean, companion and companion.to(context.device))
     _train(model, settings, known_train, counts, validation_known, context)
     classifier = Classifier(
         head=settings.head,
@@ -64,11 +71,25 @@ def run(
 
 
 class _Model(NamedTuple):
-    """What is trained together; ``mean [D]`` is the moving average of features, in place."""
+    """What is trained together; ``mean [D]`` is the moving average of features, in place.
+
+    ``companion`` is what a contrastive loss trains beside the model.
+    """
 
     trunk: Trunk
     head: torch.nn.Module
     mean: Tensor
+    companion: Companion | None = None
+
+    @property
+    def views(self) -> int:
+        """How many random views of each image are in a batch."""
+        return 1 if self.companion is None else self.companion.views
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """Return what is trained, by name."""
+        parts = {"trunk": self.trunk, "head": self.head, "companion": self.companion}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 def _train(
@@ -86,12 +107,18 @@ def _train(
         return _drawn(settings, view, counts, context, epoch)
 
     share = share_of_batch(training.batch_size, context, "classify")
-    loader = Loader(view, batch_size=share, augmentation=settings.augmentation, device=device)
+    loader = Loader(
+        view,
+        batch_size=share,
+        augmentation=settings.augmentation,
+        views=model.views,
+        device=device,
+    )
     dtype, layout = choose_precision(
         model.trunk,
         training,
         image_size=int(view.images.shape[1]),
-        budget_images=len(drawn(0)[0]) * training.epochs,
+        budget_images=model.views * len(drawn(0)[0]) * training.epochs,
         context=context,
         stage="classify",
     )
@@ -107,14 +134,7 @@ def _train(
         mix: Mix | None = settings.mixing.supplied({**given, "generator": draws["mixing"]})
         features = mixed_features(model.trunk, images, mix)
         model.mean.mul_(MEAN_MOMENTUM).add_(features.detach().float().mean(0))
-        available = {
-            "logits": model.head(features),
-            "features": features,
-            "labels": batch.labels,
-            "progress": progress,
-            **on_device,
-        }
-        return mixed_loss(settings.loss, available, mix)
+        return _objective(model, settings.loss, features, {**given, "mix": mix}, context)
 
     def epoch_batches(epoch: int) -> object:
         model.trunk.train()
@@ -125,7 +145,7 @@ def _train(
         return own_epoch(loader, positions, order, context, "classify", "augmentation", epoch)
 
     fit(
-        [Group([*model.trunk.parameters(), *model.head.parameters()])],
+        [Group([p for part in model.modules().values() for p in part.parameters()])],
         epoch_batches=epoch_batches,  # type: ignore[arg-type]
         steps_per_epoch=lambda epoch: num_steps(len(drawn(epoch)[0]), training.batch_size),
         batch_loss=batch_loss,
@@ -137,7 +157,7 @@ def _train(
             "classify/samples_per_epoch": float(len(drawn(epoch)[0])),
             **_validate(model, validation, context),
         },
-        kept=Kept({"trunk": model.trunk, "head": model.head}, {"mean": model.mean}),
+        kept=Kept(model.modules(), {"mean": model.mean}),
     )
     model.trunk.eval()
     model.head.eval()
@@ -159,6 +179,23 @@ def _drawn(
         }
     )
     return draw_positions(wanted, len(view.labels), order), order
+
+
+def _objective(
+    model: _Model, loss: Loss, features: Tensor, given: dict[str, Any], context: Context
+) -> Tensor:
+    """Return the loss of a batch's features; ``given`` has labels and what goes with them."""
+    available = {**given, "logits": model.head(features), "features": features}
+    if model.companion is not None:
+        available |= _compared(model.companion, available, context)
+    return mixed_loss(loss, available, given["mix"])
+
+
+def _compared(companion: Companion, own: dict[str, Any], context: Context) -> dict[str, Tensor]:
+    """Return what a loss that compares samples gets: the rows of all workers, on each of them."""
+    whole = {name: gathered(own[name], context) for name in ("logits", "features", "labels")}
+    projections = gathered(companion(own["features"]), context)
+    return {**whole, **companion.supply(projections, whole["labels"])}
 
 
 @torch.no_grad()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainables.methods.losses import Loss
 from trainables.methods.losses.cross_entropy import CrossEntropy
@@ -27,6 +27,9 @@ class Flooding(Loss):
 
     Lower is better, down to ``level``.
 
+    Raises:
+        ValueError: The base needs projections; put flooding inside ``joint``.
+
     Source:
         Ishida et al. 2020, "Do We Need Zero Training Loss After Achieving Zero Training Error?",
         arXiv:2002.08709, equation 2.
@@ -42,6 +45,11 @@ class Flooding(Loss):
 
     base: Loss = CrossEntropy()
     level: Annotated[float, Field(ge=0, le=10), Range(0.01, 0.3, log=True)] = 0.05
+
+    @model_validator(mode="after")
+    def _base_gets_what_it_needs(self) -> Self:
+        self.check_base("base", self.base)
+        return self
 
     def __call__(
         self,

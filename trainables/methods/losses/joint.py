@@ -1,0 +1,122 @@
+"""A loss on logits and a contrastive loss, together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from trainables.methods.losses import Loss
+from trainables.methods.losses.cross_entropy import CrossEntropy
+from trainables.methods.losses.supcon import SupCon
+from trainables.methods.method import Choice, Range
+
+if TYPE_CHECKING:
+    from trainables.companion import Companion
+
+
+class Joint(Loss):
+    """A loss on logits plus a weighted contrastive loss on projections of the same features.
+
+    ``constant``: ``base + weight * contrast``. ``cumulative``: ``(1 - a) * base + a * weight *
+    contrast`` with ``a = 1 - progress^2``, which learns features first and the classifier later.
+
+    Args:
+        base: Trains the head; any loss on logits. Default cross_entropy.
+        contrast: Trains the features; any loss on projections alone. Default supcon.
+        weight: Of the contrastive loss, >= 0. Default 0.35 (BCL's released recipe).
+        schedule: ``"constant"`` (BCL) or ``"cumulative"`` (Hybrid-SC and Hybrid-PSC, with weight
+            1).
+
+    Shapes:
+        What the base needs of logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]``,
+        features ``[B, D]``, progress in [0, 1]; what the contrast needs of projections ``[N, P]``,
+        projection_labels ``[N]`` (``labels`` if not given), prototypes ``[C, P]`` -> scalar.
+
+    Lower is better. The schedule moves with every step; the released codes move it per epoch, where
+    both agree.
+
+    Raises:
+        ValueError: The base works on projections, or the contrast on something else.
+
+    Source:
+        Wang et al. 2021, "Contrastive Learning based Hybrid Networks for Long-Tailed Image
+        Classification", arXiv:2103.14267, equation 2; Zhu et al. 2022, "Balanced Contrastive
+        Learning for Long-Tailed Visual Recognition", arXiv:2207.09052, equation 9.
+
+    Example:
+        >>> loss = Joint(contrast=SupCon(temperature=1.0), weight=2.0)
+        >>> loss(  # log 2 + 2 * 0, as neither row has a positive
+        ...     logits=torch.zeros(2, 2),
+        ...     projections=torch.eye(2),
+        ...     labels=torch.tensor([0, 1]),
+        ...     class_counts=torch.tensor([1, 1]),
+        ... )
+        tensor(0.6931)
+    """
+
+    base: Loss = CrossEntropy()
+    contrast: Annotated[Loss, Choice(("supcon", "psc", "bcl"))] = SupCon()
+    weight: Annotated[float, Field(ge=0), Range(0.05, 2.0, log=True)] = 0.35
+    schedule: Annotated[Literal["constant", "cumulative"], Choice(("constant", "cumulative"))] = (
+        "constant"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if "projections" in self.base.takes():
+            raise ValueError(
+                f"losses/joint.base: must be a loss on logits alone; received '{self.base.name}'"
+            )
+        if "projections" not in self.contrast.needs() or self.contrast.trains_head():
+            raise ValueError(
+                f"losses/joint.contrast: must be a loss on projections alone; "
+                f"received '{self.contrast.name}'"
+            )
+        self.check_base("base", self.base)
+        self.check_base("contrast", self.contrast)
+        return self
+
+    def build(self, num_features: int, num_classes: int) -> Companion | None:
+        return self.contrast.build(num_features, num_classes)
+
+    def share(self, progress: float) -> float:
+        """Return ``a``, how much of a ``cumulative`` loss is the contrast's.
+
+        Example:
+            >>> Joint().share(0.5)
+            0.75
+        """
+        return 1.0 - progress**2
+
+    def __call__(
+        self,
+        *,
+        logits: torch.Tensor,
+        projections: torch.Tensor,
+        labels: torch.Tensor,
+        class_counts: torch.Tensor,
+        progress: float = 0.0,
+        features: torch.Tensor | None = None,
+        projection_labels: torch.Tensor | None = None,
+        prototypes: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        available: dict[str, Any] = {
+            "logits": logits,
+            "labels": labels,
+            "class_counts": class_counts,
+            "progress": progress,
+            "features": features,
+            "projections": projections,
+            "prototypes": prototypes,
+        }
+        available = {name: value for name, value in available.items() if value is not None}
+        classification: torch.Tensor = self.base.supplied(available)
+        if projection_labels is not None:
+            available["labels"] = projection_labels
+        contrast: torch.Tensor = self.weight * self.contrast.supplied(available)
+        if self.schedule == "constant":
+            return classification + contrast
+        share = self.share(progress)
+        return (1 - share) * classification + share * contrast
