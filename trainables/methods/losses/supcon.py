@@ -52,7 +52,7 @@ class SupCon(Loss):
     """
 
     temperature: Annotated[float, Field(gt=0), Range(0.05, 1.0, log=True)] = 0.1
-    base_temperature: Annotated[float, Field(gt=0)] | None = None
+    base_temperature: Annotated[float | None, Field(gt=0)] = None
     dimension: Annotated[int, Field(ge=1)] = 128
 
     def build(self, num_features: int, num_classes: int) -> Companion:
