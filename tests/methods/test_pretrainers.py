@@ -11,13 +11,17 @@ from vectors import golden
 
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.pretrainers import Pretrainer
+from trainables.methods.pretrainers.rotation import Rotation
 from trainables.methods.pretrainers.simclr import SimCLR
 from trainables.methods.pretrainers.supervised import Supervised
 
 SEMI = golden("semi")
 METHODS = [pytest.param(cls(), id=name) for name, cls in sorted(Pretrainer.shelf.items())]
+LONG_TAIL = golden("longtail_data")
 TRAINED = [
-    pytest.param(cls(), id=name) for name, cls in sorted(Pretrainer.shelf.items()) if cls.trains
+    pytest.param(cls(), id=name)
+    for name, cls in sorted(Pretrainer.shelf.items())
+    if cls.trains and cls.views == 2
 ] + [pytest.param(SimCLR(variant="official"), id="simclr-official")]
 
 
@@ -191,6 +195,89 @@ def test_a_few_steps_of_simclr_tell_images_apart() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+
+# --- methods that ask a question about one view ---------------------------------------------------
+
+ASKING = [
+    pytest.param(cls(), id=name)
+    for name, cls in sorted(Pretrainer.shelf.items())
+    if cls.trains and cls.views == 1
+]
+
+
+def pictures(count: int, size: int = 8) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(count)
+    return torch.randint(256, (count, 3, size, size), generator=draw, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("method", ASKING)
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_questions_have_answers_and_a_differentiable_loss(method: Rotation, count: int) -> None:
+    images, targets = method.pretext(
+        images=pictures(count), generator=torch.Generator().manual_seed(0)
+    )
+    assert images.dtype == torch.uint8
+    assert images.shape == (count, 3, 8, 8)
+    assert targets.dtype == torch.int64
+    features = torch.randn(count, 7, generator=torch.Generator()).requires_grad_()
+    logits = method.build(num_features=7)(features)
+    assert 0 <= targets.min() <= targets.max() < logits.shape[1]
+    loss = method(logits=logits, targets=targets)
+    loss.backward()
+    assert loss.shape == ()
+    assert features.grad is not None
+    assert 0 < features.grad.abs().sum() < torch.inf
+    rounded = logits.detach().bfloat16()
+    exact = method(logits=rounded.double(), targets=targets)
+    torch.testing.assert_close(
+        method(logits=rounded, targets=targets).double(), exact, rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", ASKING)
+def test_questions_repeat_with_their_seed_and_differ_without(method: Rotation) -> None:
+    def asked(seed: int) -> torch.Tensor:
+        draw = torch.Generator().manual_seed(seed)
+        found: torch.Tensor = method.pretext(images=pictures(32), generator=draw)[0]
+        return found
+
+    assert torch.equal(asked(0), asked(0))
+    assert not torch.equal(asked(0), asked(1))
+
+
+@pytest.mark.parametrize("method", ASKING)
+def test_an_empty_batch_costs_nothing(method: Rotation) -> None:
+    logits = torch.zeros(0, 4, requires_grad=True)
+    loss = method(logits=logits, targets=torch.zeros(0, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+
+
+def test_turns_equal_official_code() -> None:
+    case = "ssp_rotation"
+    images, targets = LONG_TAIL.inputs(case)["images"], LONG_TAIL.output(case, "targets")
+    rotated = LONG_TAIL.output(case, "rotated")
+    found = Rotation.turned(images[: len(targets)], targets)
+    torch.testing.assert_close(found, rotated, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 4, 10, 63])
+def test_turns_are_as_equally_frequent_as_can_be(count: int) -> None:
+    draw = torch.Generator().manual_seed(count)
+    images, targets = Rotation().pretext(images=pictures(count), generator=draw)
+    frequency = targets.bincount(minlength=4)
+    assert frequency.max() - frequency.min() <= 1
+    for image, turned, turns in zip(pictures(count), images, targets.tolist(), strict=True):
+        back = turned
+        for _ in range(-turns % 4):  # the rest of the circle, one quarter at a time
+            back = back.transpose(1, 2).flip(1)
+        assert torch.equal(back, image)
+
+
+def test_images_that_are_not_square_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be square to be turned; received 4 x 6"):
+        Rotation.turned(torch.zeros(1, 3, 4, 6), torch.tensor([1]))
 
 
 # --- supervised ---------------------------------------------------------------------------------

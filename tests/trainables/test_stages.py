@@ -159,9 +159,11 @@ def test_pool_labels_do_not_change_anything_before_evaluate(
         assert torch.equal(tensor, second["updated_classifier"].state[name])
 
 
-def test_simclr_pretraining_reads_no_label_and_trains(base: Experiment, views: Views) -> None:
-    simclr = assign(base, {"pretrain.method": "simclr", "pretrain.training.epochs": 2})
-    step = plan(simclr)[0]
+@pytest.mark.parametrize("method", ["simclr", "rotation"])
+def test_pretraining_reads_no_label_and_trains(base: Experiment, views: Views, method: str) -> None:
+    short = {"epochs": 3, "batch_size": 64, "lr": 0.02}
+    changed = assign(base, {"pretrain.method": method, "pretrain.training": short})
+    step = plan(changed)[0]
     view = views.known_train
     losses: list[float] = []
     context = Context(report=lambda m, e: losses.append(m["pretrain/loss"]))

@@ -19,9 +19,10 @@ from trainables.loader import Batch, Loader
 from trainables.loop import Group, Kept, choose_precision, fit, num_steps
 
 PROVIDES: dict[str, frozenset[str]] = {
-    "method": frozenset({"first_projections", "second_projections"}),
+    "method": frozenset({"first_projections", "second_projections", "logits", "targets"}),
     "augmentation": frozenset({"images", "generator"}),
 }
+OUTPUTS = {1: ("logits",), 2: ("first_projections", "second_projections")}  # by views
 
 
 class Pretrained(NamedTuple):
@@ -72,9 +73,10 @@ def _load(trunk: Trunk, path: Path) -> None:
 
 
 def _train(trunk: Trunk, settings: Pretrain, view: LabelledView, context: Context) -> None:
-    """Train trunk and projector on two random views of each image.
+    """Train trunk and projector on random views of each image.
 
-    Several workers compare the images of the whole batch, not each its own share.
+    Two views are compared, by several workers with the images of the whole batch, not each its own
+    share; with one view the method asks a question about it.
     """
     training, method = settings.training, settings.method
     with ambient_rng(context.generator("pretrain", "projector")):
@@ -86,7 +88,7 @@ def _train(trunk: Trunk, settings: Pretrain, view: LabelledView, context: Contex
         trunk,
         training,
         image_size=int(view.images.shape[1]),
-        budget_images=2 * size * training.epochs,
+        budget_images=method.views * size * training.epochs,
         context=context,
         stage="pretrain",
     )
@@ -101,15 +103,18 @@ def _train(trunk: Trunk, settings: Pretrain, view: LabelledView, context: Contex
         return own_epoch(loader, torch.randperm(size, generator=order), order, context)
 
     def batch_loss(batch: Batch, progress: float) -> Tensor:
+        draw = draws["epoch"]
         views = [
-            settings.augmentation(images=batch.images, generator=draws["epoch"]) for _ in range(2)
+            settings.augmentation(images=batch.images, generator=draw) for _ in range(method.views)
         ]
-        both = torch.cat(views).contiguous(memory_format=layout)
-        first, second = projector(trunk(both)).split(len(batch.images))
-        loss: Tensor = method(
-            first_projections=gathered(first, context),
-            second_projections=gathered(second, context),
-        )
+        asked = {}
+        if method.views == 1:
+            views[0], asked["targets"] = method.pretext(images=views[0], generator=draw)
+        outputs = projector(trunk(torch.cat(views).contiguous(memory_format=layout)))
+        parts = outputs.split(len(batch.images))
+        if method.views == 2:
+            parts = [gathered(part, context) for part in parts]
+        loss: Tensor = method(**dict(zip(OUTPUTS[method.views], parts, strict=True)), **asked)
         return loss
 
     fit(

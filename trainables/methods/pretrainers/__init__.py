@@ -11,8 +11,12 @@ class Pretrainer(Method):
 
     ``build(num_features) -> torch.nn.Module`` makes what is trained beside the trunk (a projector);
     the call ``(*, first_projections, second_projections) -> loss`` gets its outputs ``[B, P]`` for
-    two views. `trains` is False for a method that only says where the weights come from.
+    two views. A method with one of the `views` asks a question about it: ``pretext(*, images,
+    generator) -> (images, targets)``, and the call is ``(*, logits, targets) -> loss``. `trains` is
+    False for a method that only says where the weights come from.
     """
 
     trains: ClassVar[bool] = True
+    views: ClassVar[int] = 2
     build: ClassVar[Callable[..., Any]]
+    pretext: ClassVar[Callable[..., Any]]
