@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from trainables.class_weights import full_precision
 from trainables.context import Context
 from trainables.errors import ConfigError
 from trainables.loader import Batch, Loader
@@ -187,7 +188,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         distributed = torch.distributed.is_initialized()
         if not self.training or not distributed or self.running_mean is None:
             return super().forward(images)
-        maps = images.float()
+        maps = full_precision(images)
         count = maps.numel() // maps.shape[1] * torch.distributed.get_world_size()
         mean = _Sum.apply(maps.sum((0, 2, 3))) / count
         centred = maps - mean[:, None, None]
@@ -206,8 +207,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         """Move the running statistics."""
         counter = cast(Tensor, self.num_batches_tracked).add_(1)
         share = 1.0 / float(counter) if self.momentum is None else self.momentum
-        cast(Tensor, self.running_mean).lerp_(mean, share)
-        cast(Tensor, self.running_var).lerp_(variance, share)
+        for running, seen in ((self.running_mean, mean), (self.running_var, variance)):
+            cast(Tensor, running).lerp_(seen.to(cast(Tensor, running)), share)
 
 
 def synchronise_batchnorm(network: nn.Module, context: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -128,7 +129,7 @@ def assign(settings: T, changes: Mapping[str, Any]) -> T:
     """
     tree = settings.model_dump(mode="json")
     for path, value in changes.items():
-        _assign(type(settings), tree, path, value)
+        _assign(type(settings), tree, path, copy.deepcopy(value))  # later paths may reach into it
     return build(type(settings), tree)
 
 

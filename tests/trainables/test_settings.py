@@ -69,6 +69,12 @@ def test_later_field_keeps_earlier_field_of_the_same_method() -> None:
     assert (flat["loss.ldam.max_margin"], flat["loss.ldam.scale"]) == (0.3, 10.0)
 
 
+def test_changes_are_not_changed() -> None:
+    inner = {"rate": 0.5}
+    assign(Outer(), {"inner": inner, "inner.rate": 0.7})
+    assert inner == {"rate": 0.5}
+
+
 def test_another_method_forgets_the_fields_of_the_old_one() -> None:
     done = assign(Outer(), {"loss.ldam.max_margin": 0.3, "loss.focal.gamma": 1.0})
     assert flatten(done)["loss"] == "focal"
