@@ -19,7 +19,7 @@ from trainables.stages import classify
 OBJECTIVES = ("evaluate/accuracy/balanced:max",)
 
 # A margin is a share of the head's scale; on unscaled logits it drowns everything else.
-MARGIN_LOSSES = ("ldam",)
+MARGIN_LOSSES = ("ldam", "arcface", "cosface")
 SCALED_HEADS = ("cosine", "causal_norm")
 
 

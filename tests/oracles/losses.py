@@ -53,6 +53,21 @@ def ldam(row: Row, label: int, counts: Sequence[int], margin: float, scale: floa
     return cross_entropy(shifted, label)
 
 
+def cosface(row: Row, label: int, margin: float, scale: float) -> float:
+    shifted = list(row)
+    shifted[label] = scale * (row[label] / scale - margin)
+    return cross_entropy(shifted, label)
+
+
+def arcface(row: Row, label: int, margin: float, scale: float) -> float:
+    angle, shifted = math.acos(row[label] / scale), list(row)
+    if angle + margin < math.pi:
+        shifted[label] = scale * math.cos(angle + margin)
+    else:
+        shifted[label] = scale * (math.cos(angle) - margin * math.sin(math.pi - margin))
+    return cross_entropy(shifted, label)
+
+
 def logit_adjustment(row: Row, label: int, counts: Sequence[int], tau: float) -> float:
     total = sum(counts)
     shift = [math.log((n / total) ** tau + 1e-12) for n in counts]
