@@ -15,6 +15,7 @@ import typer
 
 from orchestrator.cli_models import predict, promote_app
 from orchestrator.cli_options import DIGITS, ExperimentFile, Model, Sets, Storage, examples
+from orchestrator.cli_tables import reproduce
 from trainables.lazy import defer_imports, load_deferred
 
 if TYPE_CHECKING:
@@ -241,6 +242,13 @@ app.command(
         "orchestrator predict cat.png --json",
     )
 )(predict)
+app.command(
+    epilog=examples(
+        "orchestrator reproduce                  list the tables",
+        "orchestrator reproduce digits_lt        seconds, no download",
+        "orchestrator reproduce cifar10_lt --factors 100 --seeds 0",
+    )
+)(reproduce)
 app.add_typer(promote_app, name="promote")
 
 

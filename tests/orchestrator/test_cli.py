@@ -27,6 +27,7 @@ COMMANDS = (
     "ui",
     "promote",
     "predict",
+    "reproduce",
     "version",
 )
 

@@ -1,0 +1,69 @@
+"""The command ``reproduce``: tables of published results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli_options import Sets, Storage
+from trainables.lazy import load_deferred
+
+
+def reproduce(
+    table: Annotated[str | None, typer.Argument(help="Name or file; none lists them.")] = None,
+    rows: Annotated[str, typer.Option(help="Only these rows, by name, with commas.")] = "",
+    factors: Annotated[str, typer.Option(help="Only these factors, with commas.")] = "",
+    seeds: Annotated[str, typer.Option(help="Other seeds than the table's, with commas.")] = "",
+    page: Annotated[Path | None, typer.Option(help="Write the page here too.")] = None,
+    sets: Sets = None,
+    storage: Storage = "runs",
+) -> None:
+    """Run a table of published results and put ours beside them.
+
+    Rows that share a trunk train it once. An interrupted table goes on where it
+    stopped. The page is STORAGE/tables/NAME/results.md. Runs in this process, on
+    a GPU if there is one; Ray is not needed.
+    """
+    from orchestrator import tables
+
+    if table is None:
+        for name in tables.names():
+            found, _ = tables.load_table(name)
+            typer.echo(f"{name:24} {found.title} ({len(found.rows)} rows)")
+        return
+    chosen, folder = tables.load_table(table)
+    wanted = tables.Wanted(_words(rows), _words(factors), _numbers(seeds))
+    runs = tables.recipes(chosen, folder, sets or (), wanted)
+    load_deferred()
+    from orchestrator.options import local_folder
+    from orchestrator.reproduce import reproduce as run_table
+
+    pages = [] if page is None else [page]
+    record = run_table(chosen, runs, storage, pages=pages, say=typer.echo)
+    typer.echo(local_folder(storage) / "tables" / chosen.name / "results.md")
+    if any(cell.error for cell in record.cells):
+        sys.exit(1)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Split at commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers >= 0.
+
+    Raises:
+        ConfigError: A word is none.
+    """
+    from trainables.errors import ConfigError
+
+    words = _words(text)
+    if not all(word.isdigit() for word in words):
+        raise ConfigError(
+            f"--seeds: allowed: whole numbers with commas, e.g. 0,1,2; received {text}"
+        )
+    return tuple(int(word) for word in words)

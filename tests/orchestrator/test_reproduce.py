@@ -1,0 +1,262 @@
+"""Tables of published results: what they hold, what a real run gives, and its page."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator import reproduce as running
+from orchestrator import tables
+from orchestrator.cli import app
+from orchestrator.reproduce import CellRecord, TableRecord, reproduce
+from orchestrator.results_page import measured, render
+from orchestrator.tables import Table, Wanted, load_table, recipes
+from trainables.errors import ConfigError
+from trainables.experiment import load_experiment
+from trainables.pipeline import plan
+from trainables.settings import build
+
+ROOT = Path(__file__).parents[2]
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "title": "Small",
+    "experiment": "digits.yaml",
+    "factors": {"10": {"data.profile.imbalance_factor": 10.0}, "5": {}},
+    "rows": [
+        {"name": "CE", "cells": {"10": {"published": [50.0, 60.0], "source": "paper"}}},
+        {"name": "LA", "settings": {"rebalance.method": "logit_adjustment"}},
+    ],
+    "seeds": [0, 1],
+    "order": ["CE < LA"],
+}
+
+
+def small(**changes: Any) -> Table:
+    return build(Table, SMALL | changes)
+
+
+# --- the tables that come with the project --------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", tables.names())
+def test_every_row_of_a_table_is_a_recipe_that_can_run(name: str) -> None:
+    table, folder = load_table(name)
+    found = recipes(table, folder, (), Wanted(seeds=(0,)))
+    assert len(found) == len(table.rows) * len(table.factors)
+    for run in found:
+        plan(run.experiment)
+
+
+@pytest.mark.parametrize("name", ["cifar10_lt", "cifar100_lt"])
+def test_published_tables_follow_the_published_protocol(name: str) -> None:
+    table, folder = load_table(name)
+    assert table.protocol == "published"
+    for run in recipes(table, folder, (), Wanted(seeds=(0,))):
+        data, training = run.experiment.data, run.experiment.classify.training
+        assert (data.novel_classes, data.validation_per_class, data.world) == (0, 0, "test")
+        assert data.seed == 0  # the published subset
+        assert training.epochs == 200
+        assert run.experiment.data.profile.model_dump()["imbalance_factor"] == float(run.factor)
+    for row in table.rows:
+        for cell in row.cells.values():
+            assert cell.published
+            assert cell.source
+
+
+def test_rows_behind_the_training_share_the_trunk_of_plain_cross_entropy() -> None:
+    table, folder = load_table("cifar10_lt")
+    found = recipes(table, folder, (), Wanted(factors=("100",), seeds=(0,)))
+    trunk = {run.row: run.experiment.classify.digest() for run in found}
+    behind = ["logit adjustment, post-hoc", "cRT", "LWS", "tau-norm"]
+    assert {trunk[name] for name in behind} == {trunk["CE"]}
+    assert len(set(trunk.values())) == 9
+
+
+@pytest.mark.parametrize("name", ["cifar10_lt", "cifar100_lt"])
+def test_the_recipe_file_of_ldam_is_its_row(name: str) -> None:
+    table, folder = load_table(name)
+    wanted = Wanted(rows=("LDAM-DRW",), factors=("100",), seeds=(0,))
+    (run,) = recipes(table, folder, (), wanted)
+    alone = load_experiment(ROOT / f"experiments/{name}_200.yaml")
+    assert alone.model_copy(update={"name": run.experiment.name}) == run.experiment
+
+
+# --- what a table may hold ------------------------------------------------------------------------
+
+
+def test_a_part_of_a_table_is_run_seed_by_seed() -> None:
+    found = recipes(small(), ROOT / "experiments", (), Wanted())
+    assert [(r.seed, r.factor, r.row) for r in found][:5] == [
+        (0, "10", "CE"),
+        (0, "10", "LA"),
+        (0, "5", "CE"),
+        (0, "5", "LA"),
+        (1, "10", "CE"),
+    ]
+    part = recipes(small(), ROOT / "experiments", (), Wanted(("LA",), ("5",), (7,)))
+    assert [(r.seed, r.factor, r.row) for r in part] == [(7, "5", "LA")]
+
+
+def test_a_change_on_the_command_line_wins_over_row_and_cell() -> None:
+    row = {
+        "name": "LA",
+        "settings": {"rebalance.method": {"logit_adjustment": {"tau": 0.5}}},
+        "cells": {"5": {"settings": {"rebalance.method": {"logit_adjustment": {"tau": 2.0}}}}},
+    }
+    table = small(rows=[row], order=[])
+
+    def tau(*sets: str) -> list[float]:
+        found = recipes(table, ROOT / "experiments", sets, Wanted(seeds=(0,)))
+        return [run.experiment.rebalance.method.model_dump()["tau"] for run in found]
+
+    assert tau() == [0.5, 2.0]
+    assert tau("rebalance.method.logit_adjustment.tau=1.5") == [1.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"order": ["CE > LA"]}, "written 'A < B'"),
+        ({"order": ["CE < LDAM"]}, "no row is called 'LDAM'"),
+        ({"rows": [{"name": "CE"}, {"name": "CE"}], "order": []}, "two rows are called CE"),
+        ({"rows": [{"name": "CE", "cells": {"50": {}}}], "order": []}, "which is no factor"),
+        ({"rowz": []}, "rowz"),
+    ],
+)
+def test_a_wrong_table_is_one_clear_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        small(**change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_setting_names_its_row() -> None:
+    table = small(rows=[{"name": "CE", "settings": {"clasify.loss": "ldam"}}], order=[])
+    with pytest.raises(ConfigError, match=r"row 'CE': .*did you mean 'classify'"):
+        recipes(table, ROOT / "experiments", (), Wanted())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["digit_lt"], "no table 'digit_lt'.*did you mean 'digits_lt'"),
+        (["digits_lt", "--rows", "cRTT"], "no row 'cRTT'.*did you mean 'cRT'"),
+        (["digits_lt", "--factors", "7"], "no factor '7'"),
+        (["digits_lt", "--seeds", "one"], "--seeds: allowed: whole numbers"),
+    ],
+)
+def test_a_wrong_word_on_the_command_line_is_one_clear_line(words: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["reproduce", *words])
+    assert isinstance(done.exception, ConfigError)
+    assert re.search(message, str(done.exception))
+
+
+def test_without_a_name_the_tables_are_listed() -> None:
+    done = CliRunner().invoke(app, ["reproduce"])
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.output.splitlines()] == tables.names()
+
+
+# --- a real run -----------------------------------------------------------------------------------
+
+
+def test_a_table_runs_shares_its_trunk_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    words = ["reproduce", "digits_lt", "--seeds", "0", "--storage", str(tmp_path / "runs")]
+    words += ["--set", "classify.training.epochs=1", "--page", str(tmp_path / "page.md")]
+    first = CliRunner().invoke(app, [*words, "--rows", "CE,cRT"])
+    assert first.exit_code == 0, first.output
+    lines = first.output.splitlines()
+    assert "1/2  CE  20  seed 0" in lines[0]
+    assert "classify" in lines[0]
+    assert "(computed rebalance, score" in lines[1]  # cRT trains no trunk of its own
+
+    again = CliRunner().invoke(app, words)
+    stored = [line for line in again.output.splitlines() if "all stored before" in line]
+    assert [line.split()[1] for line in stored] == ["CE", "cRT"]
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert page == (tmp_path / "runs/tables/digits_lt/results.md").read_text(encoding="utf-8")
+    assert "| classify | 4 | 1 |" in page
+    record = TableRecord.model_validate_json(
+        (tmp_path / "runs/tables/digits_lt/results.json").read_text(encoding="utf-8")
+    )
+    assert [cell.row for cell in record.cells] == [r.name for r in load_table("digits_lt")[0].rows]
+    shown = measured(record, "evaluate/accuracy/balanced", "cRT", "20")
+    assert shown is not None
+    assert f"| cRT | {shown.mean:.2f} (1 seed) |" in page
+
+
+def test_a_training_that_fails_is_a_result_and_the_table_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(experiment: Any, *_: Any) -> Any:
+        raise ArithmeticError(f"loss is nan\nat {experiment.rebalance.method.name}")
+
+    monkeypatch.setattr(running, "execute", fail)
+    said: list[str] = []
+    found = recipes(small(), ROOT / "experiments", (), Wanted(seeds=(0,), factors=("5",)))
+    record = reproduce(small(), found, str(tmp_path), say=said.append)
+    assert [cell.error for cell in record.cells] == [
+        "loss is nan at none",
+        "loss is nan at logit_adjustment",
+    ]
+    assert "FAILED" in said[1]
+    page = (tmp_path / "tables/small/results.md").read_text(encoding="utf-8")
+    assert "- LA, 5, seed 0: loss is nan at logit_adjustment" in page
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def page_of(table: Table, values: dict[str, list[float]]) -> str:
+    cells = [
+        CellRecord(row=row, factor="10", seed=seed, metrics={table.metric: value / 100})
+        for row, measured_values in values.items()
+        for seed, value in enumerate(measured_values)
+    ]
+    return render(table, TableRecord(table=table.name, machine={}, cells=cells))
+
+
+@pytest.mark.parametrize(
+    ("mean", "shown"),
+    [
+        (48.5, "-1.50"),  # within the tolerance of the lower figure
+        (48.4, "**-1.60 ⚑**"),
+        (54.0, "+4.00"),  # between two published figures
+        (61.5, "+1.50"),
+        (61.6, "**+1.60 ⚑**"),
+    ],
+)
+def test_a_difference_above_the_tolerance_is_flagged(mean: float, shown: str) -> None:
+    assert f"| CE | {mean:.2f} (1 seed) | 50 / 60 | {shown} | paper |" in page_of(
+        small(), {"CE": [mean]}
+    )
+
+
+def test_a_shortened_table_gives_no_verdict() -> None:
+    page = page_of(small(protocol="shortened"), {"CE": [20.0]})
+    assert "| -30.00 |" in page
+    assert "⚑" not in page
+    assert "not the published setting" in page
+
+
+def test_the_page_shows_the_interval_over_seeds() -> None:
+    page = page_of(small(), {"CE": [49.0, 50.0, 51.0]})
+    assert "| CE | 50.00 ± 2.48 (3 seeds) |" in page  # 4.303 / sqrt 3
+
+
+def test_the_expected_order_is_judged_where_both_rows_ran() -> None:
+    assert "CE < LA holds (50.00, 51.00)" in page_of(small(), {"CE": [50.0], "LA": [51.0]})
+    assert "**does not hold**" in page_of(small(), {"CE": [52.0], "LA": [51.0]})
+    assert "## Expected order" not in page_of(small(), {"CE": [52.0]})
+
+
+def test_a_row_that_did_not_run_is_left_open() -> None:
+    page = page_of(small(), {"LA": [50.0]})
+    assert "| CE | – | 50 / 60 | – | paper |" in page
+
+
+def test_results_are_written_whole(tmp_path: Path) -> None:
+    running._write(tmp_path / "a/results.json", json.dumps({"a": 1}))
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["results.json"]
