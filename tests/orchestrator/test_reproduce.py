@@ -70,7 +70,7 @@ def test_rows_behind_the_training_share_the_trunk_of_plain_cross_entropy() -> No
     table, folder = load_table("cifar10_lt")
     found = recipes(table, folder, (), Wanted(factors=("100",), seeds=(0,)))
     trunk = {run.row: run.experiment.classify.digest() for run in found}
-    behind = ["logit adjustment, post-hoc", "cRT", "LWS", "tau-norm"]
+    behind = ["post-hoc logit adjustment", "cRT", "LWS", "tau-norm"]
     assert {trunk[name] for name in behind} == {trunk["CE"]}
     assert len(set(trunk.values())) == 9
 
