@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -70,7 +71,9 @@ class Classifier(NamedTuple):
     """A head on a trunk's features.
 
     ``logits = head(features) + logit_offset``; ``class_counts [C]`` are the training images per
-    class; ``feature_mean [D]`` is the moving average of training features (for TDE).
+    class; ``feature_mean [D]`` is the moving average of training features (for TDE); ``training``
+    says how long it was trained (``classify_steps``, ``classify_samples`` and the same of
+    ``rebalance``).
     """
 
     head: Head
@@ -80,6 +83,7 @@ class Classifier(NamedTuple):
     class_counts: Tensor
     feature_mean: Tensor
     oracle: bool = False
+    training: Mapping[str, float] = {}
 
 
 class Features(NamedTuple):

@@ -149,7 +149,7 @@ def fit(
     dtype: torch.dtype = torch.float32,
     after_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
     kept: Kept | None = None,
-) -> None:
+) -> list[dict[str, float]]:
     """Train and report ``stage/loss``, ``stage/lr`` and what ``after_epoch`` adds, per epoch.
 
     ``stage/steps`` counts the optimiser's steps from the start: scores compare by iterations.
@@ -157,6 +157,7 @@ def fit(
     A training that was interrupted goes on from its last checkpoint in ``context.folder``; the
     reports of the epochs before it are made again first, so that each is made once per run.
     Several workers average gradients, losses and running means; the first one alone reports.
+    Returns the reports of all epochs.
 
     Args:
         groups: What is trained.
@@ -184,7 +185,7 @@ def fit(
     for epoch, report in enumerate(reports, start=1):
         _report(context, report, epoch)
     if len(reports) >= training.epochs:
-        return
+        return reports
     loss = data_parallel(LossModule(batch_loss, modules.values()), context)
     running = [*kept.averages.values(), *(b for m in modules.values() for b in m.buffers())]
     for epoch in range(len(reports), training.epochs):
@@ -200,6 +201,7 @@ def fit(
         reports.append(report | (after_epoch(epoch) if context.rank == 0 else {}))
         checkpoints.save_if_due(reports)
         _report(context, reports[-1], epoch + 1)
+    return reports
 
 
 def _report(context: Context, metrics: dict[str, float], epoch: int) -> None:

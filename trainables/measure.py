@@ -24,7 +24,7 @@ def measure(
     class_names: Sequence[str],
     class_counts: Sequence[int],
 ) -> dict[str, float]:
-    """Return the metrics of ``evaluate`` that need no pool, as ``evaluate/...``.
+    """Return the metrics of ``evaluate`` that need held-out images alone, as ``evaluate/...``.
 
     Accuracy by band, calibration, novelty and forgetting: the same numbers as the stage gives.
 

@@ -42,6 +42,8 @@ def evaluation(count: int = 60, classes: int = 5) -> dict[str, object]:
         "threshold": 1.0,
         "class_counts": torch.tensor([200, 120, 60, 15, 5])[:classes],
         "num_known": classes - 1,
+        "validation_logits": logits.flip(0),
+        "validation_labels": labels.flip(0),
     }
 
 

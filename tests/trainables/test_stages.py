@@ -147,6 +147,43 @@ def test_the_oracle_is_marked(base: Experiment, views: Views) -> None:
     assert metrics["evaluate/oracle"] == 1.0
 
 
+def test_a_bound_on_the_head_reads_the_pool_and_is_marked(
+    base: Experiment, artifacts: dict[str, Any]
+) -> None:
+    bound = assign(base, {"rebalance.method": "classifier_bound"})
+    inputs = {step.stage: step.inputs for step in plan(bound)}
+    assert "pool_labels" in inputs["rebalance"]
+    assert "pool_labels" not in {s.stage: s.inputs for s in plan(base)}["rebalance"]
+    mine = {**artifacts}
+    for stage in ("rebalance", "score", "discover", "update", "evaluate"):
+        mine.update(again(stage, bound, mine))
+    assert mine["updated_classifier"].oracle
+    assert mine["evaluation"].metrics["evaluate/oracle"] == 1.0
+
+
+def test_size_and_iterations_stand_beside_every_score(
+    base: Experiment, views: Views, artifacts: dict[str, Any]
+) -> None:
+    size, cost = len(views.known_train.labels), artifacts["evaluation"].metrics
+    assert cost["evaluate/cost/classify_samples"] == 3 * size
+    assert cost["evaluate/cost/classify_steps"] == 3 * -(-size // 32)
+    assert "evaluate/cost/rebalance_steps" not in cost
+    weights = (artifacts["backbone"].state, artifacts["classifier"].state)
+    learned = sum(
+        value.numel()
+        for state in weights
+        for name, value in state.items()
+        if name.rpartition(".")[2] in ("weight", "bias")
+    )
+    assert cost["evaluate/cost/parameters"] == learned
+    mine = {**artifacts, **again("rebalance", assign(base, {"rebalance.method": "crt"}), artifacts)}
+    assert mine["classifier"].training == {
+        **artifacts["classifier"].training,
+        "rebalance_steps": -(-10 * size // 128),
+        "rebalance_samples": 10 * size,
+    }
+
+
 def test_pool_labels_do_not_change_anything_before_evaluate(
     base: Experiment, views: Views, artifacts: dict[str, Any]
 ) -> None:

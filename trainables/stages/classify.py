@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from trainables.activation_maps import class_activation
 from trainables.artifacts import Backbone, Classifier, LabelledView
 from trainables.backbone import Trunk, extract_features, from_artifact, to_artifact
 from trainables.companion import Companion
@@ -27,7 +28,9 @@ PROVIDES: dict[str, frozenset[str]] = {
     ),
     "sampler": frozenset({"labels", "class_counts", "progress", "epochs", "generator"}),
     "augmentation": frozenset({"images", "generator"}),
-    "mixing": frozenset({"images", "labels", "class_counts", "progress", "generator"}),
+    "mixing": frozenset(
+        {"images", "labels", "class_counts", "progress", "generator"} | {"class_activation"}
+    ),
 }
 MEAN_MOMENTUM = 0.9  # of the moving average of features (Tang et al. 2020)
 
@@ -57,7 +60,7 @@ def run(
         companion = settings.loss.build(trunk.num_features, known_train.num_classes)
     mean = torch.zeros(trunk.num_features, device=context.device)
     model = _Model(trunk, head, mean, companion and companion.to(context.device))
-    _train(model, settings, known_train, counts, validation_known, context)
+    reports = _train(model, settings, known_train, counts, validation_known, context)
     classifier = Classifier(
         head=settings.head,
         num_features=trunk.num_features,
@@ -65,6 +68,7 @@ def run(
         logit_offset=torch.zeros(known_train.num_classes),
         class_counts=counts,
         feature_mean=mean.cpu(),
+        training=_iterations(reports),
     )
     trained = to_artifact(trunk, backbone.architecture, backbone.image_size, backbone.pretrained_on)
     return Classified(trained, classifier)
@@ -99,7 +103,7 @@ def _train(
     counts: Tensor,
     validation: LabelledView,
     context: Context,
-) -> None:
+) -> list[dict[str, float]]:
     training, device = settings.training, context.device
 
     @lru_cache(maxsize=1)
@@ -131,7 +135,10 @@ def _train(
     def batch_loss(batch: Batch, progress: float) -> Tensor:
         images = batch.images.contiguous(memory_format=layout)
         given = {"images": images, "labels": batch.labels, "progress": progress, **on_device}
-        mix: Mix | None = settings.mixing.supplied({**given, "generator": draws["mixing"]})
+        seen = partial(class_activation, model.trunk, model.head, images, batch.labels)
+        mix: Mix | None = settings.mixing.supplied(
+            {**given, "class_activation": seen, "generator": draws["mixing"]}
+        )
         features = mixed_features(model.trunk, images, mix)
         model.mean.mul_(MEAN_MOMENTUM).add_(features.detach().float().mean(0))
         return _objective(model, settings.loss, features, {**given, "mix": mix}, context)
@@ -144,7 +151,7 @@ def _train(
         draws["mixing"] = context.generator("classify", "mixing", epoch)
         return own_epoch(loader, positions, order, context, "classify", "augmentation", epoch)
 
-    fit(
+    reports = fit(
         [Group([p for part in model.modules().values() for p in part.parameters()])],
         epoch_batches=epoch_batches,  # type: ignore[arg-type]
         steps_per_epoch=lambda epoch: num_steps(len(drawn(epoch)[0]), training.batch_size),
@@ -161,6 +168,14 @@ def _train(
     )
     model.trunk.eval()
     model.head.eval()
+    return reports
+
+
+def _iterations(reports: list[dict[str, float]]) -> dict[str, float]:
+    """Return optimiser steps and images drawn in all, which scores are to be compared by."""
+    drawn = sum(report.get("classify/samples_per_epoch", 0.0) for report in reports)
+    steps = reports[-1]["classify/steps"] if reports else 0.0
+    return {"classify_steps": steps, "classify_samples": drawn}
 
 
 def _drawn(

@@ -12,6 +12,7 @@ from trainables.artifacts import (
     Backbone,
     Classifier,
     Evaluation,
+    Features,
     LabelledView,
     PoolLabels,
     PoolSelection,
@@ -22,7 +23,7 @@ from trainables.backbone import extract_features, from_artifact
 from trainables.context import Context
 from trainables.experiment import Evaluate
 from trainables.methods.metrics import Metric
-from trainables.predict import calibrated, confidence, predict_logits
+from trainables.predict import calibrated, confidence, head_module, predict_logits
 
 PROVIDES: dict[str, frozenset[str]] = {}
 
@@ -51,6 +52,8 @@ def run(
     *,
     backbone: Backbone,
     classifier: Classifier,
+    features: Features,
+    validation_known: LabelledView,
     scorer: Scorer,
     pool_selection: PoolSelection,
     pseudo_labels: PseudoLabels,
@@ -73,8 +76,11 @@ def run(
     mapping = majority_classes(pseudo_labels, truth, num_known, pool_labels.num_novel)
     predictions = _updated_predictions(updated_backbone, updated_classifier, views, context)
     predicted = mapping[predictions]
+    validation = calibrated(scorer, predict_logits(classifier, features.validation_known))
     parts = {
         **_known_metrics(settings, classifier, held),
+        **_prior_metrics(classifier, held, validation, validation_known),
+        **_cost(backbone, classifier),
         **_measure("features", {"features": held.features, "labels": held.labels}),
         **_novelty_metrics(settings, classifier, scorer, held),
         **_pool_metrics(pool_selection, truth, num_known),
@@ -125,6 +131,28 @@ def _known_metrics(settings: Evaluate, classifier: Classifier, held: _Held) -> d
     }
     calibration = Metric.lookup("calibration").model_validate({"bins": settings.bins})
     return {**_measure("accuracy", dict(available)), **calibration.supplied(available)}
+
+
+def _prior_metrics(
+    classifier: Classifier, held: _Held, validation: Tensor, view: LabelledView
+) -> dict[str, float]:
+    """Accuracy where the test has a long tail too; the validation view tells the held prior."""
+    available: dict[str, object] = {
+        "logits": held.logits[held.known],
+        "labels": held.labels[held.known],
+        "class_counts": classifier.class_counts,
+        "validation_logits": validation,
+        "validation_labels": torch.from_numpy(view.labels),
+    }
+    return _measure("prior_shift", available)
+
+
+def _cost(backbone: Backbone, classifier: Classifier) -> dict[str, float]:
+    """What a score has to be compared by: the network's size and how long it was trained."""
+    trunk, head = from_artifact(backbone), head_module(classifier)
+    sizes = [p.numel() for part in (trunk, head) for p in part.parameters()]
+    spent = {f"cost/{name}": value for name, value in classifier.training.items()}
+    return {"cost/parameters": float(sum(sizes)), **spent}
 
 
 def _novelty_metrics(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from trainables.artifacts import Classifier, Features, LabelledView
+from trainables.artifacts import Classifier, Features, LabelledView, PoolLabels
 from trainables.context import Context
 from trainables.experiment import Rebalance
+from trainables.loop import num_steps
+from trainables.methods.rebalancers import Rebalancer
 
 PROVIDES = {
-    "method": frozenset({"classifier", "features", "labels", "class_counts", "generator"}),
+    "method": frozenset(
+        {"classifier", "features", "labels", "class_counts", "generator"}
+        | {"pool_features", "pool_labels"}
+    ),
 }
 
 
@@ -27,14 +32,41 @@ def run(
     classifier: Classifier,
     features: Features,
     known_train: LabelledView,
+    pool_labels: PoolLabels | None = None,
     context: Context,
 ) -> Rebalanced:
-    """Apply the rebalancer; the trunk is not touched (it is not even an input)."""
-    available = {
+    """Apply the rebalancer; the trunk is not touched (it is not even an input).
+
+    ``pool_labels`` is handed over to an ``oracle`` only, an upper bound that promotion refuses.
+    """
+    available: dict[str, Any] = {
         "classifier": classifier,
         "features": features.known_train,
         "labels": torch.from_numpy(known_train.labels),
         "class_counts": classifier.class_counts,
         "generator": context.generator("rebalance"),
     }
-    return Rebalanced(settings.method.supplied(available))
+    if pool_labels is not None:
+        available["pool_features"] = features.pool
+        available["pool_labels"] = torch.from_numpy(pool_labels.labels)
+    result: Classifier = settings.method.supplied(available)
+    if result.state is not classifier.state:
+        seen = len(known_train.labels) + (0 if pool_labels is None else _known(pool_labels))
+        spent = _iterations(settings.method, seen)
+        result = result._replace(training={**classifier.training, **spent})
+    return Rebalanced(result)
+
+
+def _known(pool_labels: PoolLabels) -> int:
+    """Return how many images of known classes are in the pool."""
+    return int(((pool_labels.labels >= 0) & (pool_labels.labels < pool_labels.num_known)).sum())
+
+
+def _iterations(method: Rebalancer, num_samples: int) -> dict[str, float]:
+    """Return the steps and draws of a rebalancer that trains; nothing for one that does not."""
+    epochs: int | None = getattr(method, "epochs", None)
+    if epochs is None:
+        return {}
+    drawn = epochs * num_samples
+    steps = num_steps(drawn, getattr(method, "batch_size", drawn)) if drawn else 0
+    return {"rebalance_steps": float(steps), "rebalance_samples": float(drawn)}

@@ -111,7 +111,8 @@ def run(
         logit_offset=offset,
         class_counts=study.class_counts,
         feature_mean=classifier.feature_mean,
-        oracle=pseudo_labels.oracle,
+        oracle=pseudo_labels.oracle or classifier.oracle,
+        training=classifier.training,
     )
     trunk = to_artifact(
         student.trunk, backbone.architecture, backbone.image_size, backbone.pretrained_on
