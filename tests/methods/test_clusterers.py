@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -418,12 +416,12 @@ def test_groups_of_restarts_give_the_same_as_all_at_once(monkeypatch: pytest.Mon
     assert at_once.inertia == pytest.approx(one_by_one.inertia, rel=1e-12)
 
 
-def test_a_pool_of_thousands_takes_seconds() -> None:
+def test_a_pool_of_thousands_keeps_the_known_labels_together() -> None:
     features = torch.randn(5000, 64, generator=seeded(11))
     labels = torch.where(torch.arange(5000) < 2500, torch.arange(5000) % 10, -1)
-    start = time.perf_counter()
-    ConstrainedKMeans(iterations=20)(
+    found = ConstrainedKMeans(iterations=20)(
         features=features, labels=labels, num_clusters=15, generator=seeded()
     )
-    # 0.5 s on an idle core; the bound is for a busy one
-    assert time.perf_counter() - start < 15
+    for label in range(10):
+        assert len(found[labels == label].unique()) == 1
+    assert len(found.unique()) == 15
