@@ -11,7 +11,7 @@ from trainables.errors import ConfigError, did_you_mean
 from trainables.experiment import Experiment
 
 Vary = Callable[[Pick, Experiment], Experiment]
-NOT_A_SPACE = frozenset({"pick"})
+NOT_A_SPACE = frozenset({"grid", "pick"})
 
 
 def names() -> list[str]:

@@ -1,9 +1,11 @@
 """Long tail: how the first classifier learns, and the correction after.
 
-The base's data, trunk and augmentation stay. Every loss and sampler that can train the classifier
-takes part with its own ranges. The loss decides what the features know of rare classes, so it is
-searched although each value costs a training of the trunk; the correction on frozen features
-(`rebalance`) costs next to nothing and is searched with it.
+The base's data, trunk, head and augmentation stay. Every loss, sampler and mixing that can train
+the classifier takes part with its own ranges, and every correction that suits the base's head. The
+loss decides what the features know of rare classes, so it is searched although each value costs a
+training of the trunk; the correction on frozen features (`rebalance`) costs next to nothing and is
+searched with it. A correction that trains a head may do so on a trunk whose batch norm was shifted
+to classes drawn alike.
 """
 
 from __future__ import annotations
@@ -12,37 +14,53 @@ from search_spaces.pick import Pick, suited
 from trainables.experiment import Experiment
 from trainables.methods.losses import Loss
 from trainables.methods.mixers import Mixer
+from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.samplers import Sampler
 from trainables.settings import assign
-from trainables.stages import classify
+from trainables.stages import classify, rebalance
 
 OBJECTIVES = ("evaluate/accuracy/balanced:max",)
 
 # A margin is a share of the head's scale; on unscaled logits it drowns everything else.
-MARGIN_LOSSES = ("ldam", "arcface", "cosface")
+MARGIN_LOSSES = ("arcface", "cosface", "ldam")
 SCALED_HEADS = ("cosine", "causal_norm")
+# An activation map is a linear head's view of the maps that the trunk pools.
+ACTIVATION_MIXERS = ("cam_resampling",)
+POOLED_TRUNKS = ("fastnet", "resnet32", "resnet18_small")
+# They change the length of class vectors, which no other head has.
+LINEAR_CORRECTIONS = ("lws", "lws_plus", "tau_norm")
+BATCH_NORM_TRUNKS = ("fastnet", "resnet", "densenet", "efficientnet", "mobilenet", "regnet")
 
 
 def choose_training(pick: Pick, base: Experiment) -> None:
     """Choose how the first classifier is trained: one training of the trunk per choice."""
     losses = suited(Loss, classify.PROVIDES["loss"])
-    losses = [name for name in losses if Loss.shelf[name].takes() >= {"logits"}]
+    losses = [name for name in losses if Loss.parse(name).trains_head()]  # others go into `joint`
     if base.classify.head.name not in SCALED_HEADS:
         losses = [name for name in losses if name not in MARGIN_LOSSES]
     samplers = suited(Sampler, classify.PROVIDES["sampler"])
     loss = pick.method("classify.loss", base.classify.loss, losses)
     pick.method("classify.sampler", base.classify.sampler, samplers)
-    if "projections" in loss.needs():  # compares samples by class: a mixed one has two
-        pick.changes["classify.mixing"] = "none"
-    else:
+    if "projections" not in loss.needs():
         mixers = suited(Mixer, classify.PROVIDES["mixing"])
+        if base.classify.head.name != "linear" or base.pretrain.backbone not in POOLED_TRUNKS:
+            mixers = [name for name in mixers if name not in ACTIVATION_MIXERS]
         pick.method("classify.mixing", base.classify.mixing, mixers)
+    elif base.classify.mixing.name != "none":  # such a loss compares samples by their one class
+        pick.changes["classify.mixing"] = "none"
     pick.field(base, "classify.training.lr")
 
 
 def choose_correction(pick: Pick, base: Experiment) -> None:
-    """Choose the correction on frozen features."""
-    pick.method("rebalance.method", base.rebalance.method)
+    """Choose the correction on frozen features, and batch norm's statistics where it trains."""
+    corrections = suited(Rebalancer, rebalance.PROVIDES["method"])
+    if base.classify.head.name != "linear":
+        corrections = [name for name in corrections if name not in LINEAR_CORRECTIONS]
+    chosen = pick.method("rebalance.method", base.rebalance.method, corrections)
+    # a head that does not train again would read the old statistics off the new features
+    trains = "epochs" in type(chosen).model_fields
+    if trains and base.pretrain.backbone.startswith(BATCH_NORM_TRUNKS):
+        pick.field(base, "extract.batchnorm")
 
 
 def vary(pick: Pick, base: Experiment) -> Experiment:

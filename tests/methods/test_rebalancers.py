@@ -9,6 +9,7 @@ import torch
 from oracles import rebalancers as oracle
 from vectors import golden, variants
 
+from search_spaces.long_tail import LINEAR_CORRECTIONS
 from trainables import head_training as training
 from trainables.artifacts import Classifier, load_artifact, save_artifact
 from trainables.group_softmax import (
@@ -42,7 +43,7 @@ METHODS = list(variants(Rebalancer))
 COUNTS = (40, 12, 4)
 WIDTH = 6
 
-LINEAR_ONLY = {"tau_norm", "lws", "lws_plus"}
+LINEAR_ONLY = set(LINEAR_CORRECTIONS)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -89,7 +90,13 @@ def rebalanced(
     seed: int = 4,
 ) -> Classifier:
     empty = {"pool_features": torch.zeros(0, WIDTH), "pool_labels": torch.zeros(0).long()}
-    available = {"classifier": classifier, "generator": seeded(seed), **empty}
+    balanced = samples((20, 20, 20), seed=11)
+    validation = {
+        "validation_features": balanced["features"],
+        "validation_labels": balanced["labels"],
+        "report": lambda metrics, step: None,
+    }
+    available = {"classifier": classifier, "generator": seeded(seed), **empty, **validation}
     available |= given or samples()
     result: Classifier = method.supplied(available)
     return result

@@ -10,12 +10,24 @@ import optuna
 import pytest
 
 import search_spaces
+from search_spaces.long_tail import LINEAR_CORRECTIONS, MARGIN_LOSSES
 from search_spaces.pick import Defaults, FromTrial, Pick, Replay
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
+from trainables.methods.losses import Loss
+from trainables.methods.mixers import Mixer
+from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.samplers import Sampler
 from trainables.pipeline import plan
 from trainables.settings import assign, flatten
 
+LONG_TAIL = (
+    "classify.loss",
+    "classify.sampler",
+    "classify.mixing",
+    "rebalance.method",
+    "extract.batchnorm",
+)
 BASES = {
     "defaults": Experiment(),
     "own settings": assign(
@@ -77,6 +89,47 @@ class TestSpace:
             )
 
 
+def test_long_tail_offers_everything_that_suits_the_base() -> None:
+    base = BASES["defaults"]
+    found = trials("long_tail", base, count=250)
+    drawn = {key: {params.get(key) for _, params, _ in found} for key in LONG_TAIL}
+    losses = {n for n, c in Loss.shelf.items() if c().trains_head()} - set(MARGIN_LOSSES)
+    assert drawn["classify.loss"] == losses
+    assert drawn["classify.sampler"] == set(Sampler.shelf)
+    assert drawn["classify.mixing"] >= set(Mixer.shelf)
+    corrections = {name for name, method in Rebalancer.shelf.items() if not method.oracle}
+    assert drawn["rebalance.method"] == corrections
+    assert drawn["extract.batchnorm"] == {"frozen", "shifted", None}
+    nested = "rebalance.method.lws_plus.loss"
+    assert {params.get(nested) for _, params, _ in found} >= {"label_aware_smoothing", None}
+
+
+def test_batch_norm_is_shifted_only_where_a_head_trains_after_it() -> None:
+    for experiment, params, _ in trials("long_tail", BASES["defaults"], count=60):
+        trains = hasattr(experiment.rebalance.method, "epochs")
+        assert ("extract.batchnorm" in params) is trains
+    vision = assign(BASES["defaults"], {"pretrain.backbone": "vit_tiny_patch16_224"})
+    for _, params, _ in trials("long_tail", vision, count=20):
+        assert "extract.batchnorm" not in params
+
+
+def test_a_head_of_another_kind_narrows_the_choice() -> None:
+    base = assign(BASES["defaults"], {"classify.head": "cosine"})
+    found = trials("long_tail", base, count=120)
+    drawn = {key: {params.get(key) for _, params, _ in found} for key in LONG_TAIL}
+    assert drawn["classify.loss"] >= set(MARGIN_LOSSES)
+    assert not drawn["rebalance.method"] & set(LINEAR_CORRECTIONS)
+
+
+def test_mixing_goes_with_losses_on_logits_alone() -> None:
+    base = assign(BASES["defaults"], {"classify.mixing": "mixup"})
+    for experiment, params, trial in trials("long_tail", base, count=60):
+        compares = "projections" in experiment.classify.loss.needs()
+        assert ("classify.mixing" in trial.params) is not compares
+        if compares:
+            assert experiment.classify.mixing.name == params["classify.mixing"] == "none"
+
+
 def test_full_covers_the_three_and_shares_trunks() -> None:
     base = BASES["defaults"]
     found = trials("full", base)
@@ -107,7 +160,7 @@ def test_trunk_share_is_searched_only_where_the_trunk_trains() -> None:
 
 def test_names_are_the_files() -> None:
     files = {path.stem for path in Path(search_spaces.__path__[0]).glob("*.py")}
-    assert set(search_spaces.names()) == files - {"__init__", "pick"}
+    assert set(search_spaces.names()) == files - {"__init__", "grid", "pick"}
     assert {"full", "long_tail", "open_world", "update"} <= files
 
 

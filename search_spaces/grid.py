@@ -1,0 +1,70 @@
+"""Every point of a space whose choices are all listed: nothing is drawn, nothing is tried twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.pick import Pick
+from trainables.errors import ConfigError
+from trainables.experiment import Experiment
+from trainables.methods.method import Choice, Range
+
+if TYPE_CHECKING:
+    from search_spaces import Vary
+
+
+class _Walk:
+    """Answers with listed values by their places; a question beyond the places gets the first."""
+
+    def __init__(self, places: list[int]) -> None:
+        self.places = places
+        self.trail: list[tuple[str, int, int]] = []  # name, place, how many values
+        self.params: dict[str, Any] = {}
+
+    def answer(self, name: str, default: Any, allowed: Range | Choice, integer: bool) -> Any:
+        """Return the value at this question's place.
+
+        Raises:
+            ConfigError: A range of numbers has no list.
+        """
+        if isinstance(allowed, Range):
+            raise ConfigError(f"{name}: a range of numbers cannot be enumerated; list its values")
+        asked = len(self.trail)
+        place = self.places[asked] if asked < len(self.places) else 0
+        self.trail.append((name, place, len(allowed.values)))
+        self.params[name] = allowed.values[place]
+        return allowed.values[place]
+
+
+def points(vary: Vary, base: Experiment) -> Iterator[dict[str, Any]]:
+    """Yield the parameters of every point of a space, conditional choices included.
+
+    Args:
+        vary: The space's function; it must list all that it asks for.
+        base: The experiment that it varies.
+
+    Raises:
+        ConfigError: The space asks for a number out of a range.
+
+    Example:
+        >>> from trainables.settings import assign
+        >>> def vary(pick, base):
+        ...     if pick.value("evaluate.bins", 15, Choice((10, 15))) == 10:
+        ...         pick.value("seed", 0, Choice((0, 1)))
+        ...     return assign(base, pick.changes)
+        >>> list(points(vary, Experiment()))
+        [{'evaluate.bins': 10, 'seed': 0}, {'evaluate.bins': 10, 'seed': 1}, {'evaluate.bins': 15}]
+    """
+    places: list[int] = []
+    while True:
+        walk = _Walk(places)
+        vary(Pick(walk), base)
+        yield walk.params
+        trail = walk.trail
+        while trail and trail[-1][1] + 1 == trail[-1][2]:
+            trail.pop()
+        if not trail:
+            return
+        places = [place for _, place, _ in trail]
+        places[-1] += 1
