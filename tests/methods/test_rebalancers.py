@@ -204,6 +204,19 @@ def test_rare_classes_gain(name: str) -> None:
     assert balanced_accuracy(after) > balanced_accuracy(before)
 
 
+@pytest.mark.parametrize("counts", [(40, 1, 1), (7, 7, 7), (30, 0, 1)], ids=str)
+@pytest.mark.parametrize("name", sorted(Rebalancer.shelf))
+def test_one_image_equal_sizes_and_absent_classes_are_defined(
+    name: str, counts: tuple[int, ...]
+) -> None:
+    result = rebalanced(Rebalancer.parse(name), trained(counts=counts), samples(counts))
+    logits = predict_logits(result, samples()["features"])
+    assert logits.shape == (sum(COUNTS), 3)
+    assert logits.isfinite().all()
+    probability = logits.softmax(1)
+    torch.testing.assert_close(probability.sum(1), torch.ones(len(logits)))
+
+
 # --- logit adjustment -----------------------------------------------------------------------------
 
 
@@ -226,6 +239,15 @@ def test_logit_adjustment_equals_its_oracle(tau: float) -> None:
     offset = LogitAdjustment(tau=tau)(classifier=classifier, class_counts=counts).logit_offset
     expected = oracle.prior_offset(counts.tolist(), tau)
     torch.testing.assert_close(offset, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_the_offset_keeps_its_digits_whatever_the_features_are() -> None:
+    counts = torch.tensor([1_000_000, 3, 1])
+    given = {**samples(), "features": samples()["features"].bfloat16(), "class_counts": counts}
+    offset = rebalanced(LogitAdjustment(), trained(), given).logit_offset
+    assert offset.dtype == torch.float32  # bfloat16 would round 13.8 by up to 0.03
+    expected = torch.tensor(oracle.prior_offset(counts.tolist(), 1.0))
+    torch.testing.assert_close(offset, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_equal_counts_change_no_prediction_and_the_offset_is_set_not_added() -> None:

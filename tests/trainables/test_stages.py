@@ -147,6 +147,21 @@ def test_the_oracle_is_marked(base: Experiment, views: Views) -> None:
     assert metrics["evaluate/oracle"] == 1.0
 
 
+def test_an_odd_number_of_classes_with_one_image_in_each_small_one_runs_through() -> None:
+    step = {"step": {"imbalance_factor": 10_000.0}}
+    hard = assign(
+        load_experiment("experiments/digits.yaml"),
+        {**SMALL, "classify.training.epochs": 1, "data.profile": step, "rebalance.method": "bags"},
+    )
+    views = build_views(hard.data)
+    counts = np.bincount(views.known_train.labels).tolist()
+    assert len(counts) == 7
+    assert counts[3:] == [1] * 4, "the class in the middle is a small one, not lost"
+    metrics = run(hard, Context(), views=views)["evaluation"].metrics
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert metrics["evaluate/accuracy/few"] <= 1
+
+
 def test_a_bound_on_the_head_reads_the_pool_and_is_marked(
     base: Experiment, artifacts: dict[str, Any]
 ) -> None:
