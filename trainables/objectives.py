@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainables.class_weights import inverse_power_weights
+from trainables.head_losses import HeadLoss
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from trainables.head_training import HeadObjective
     from trainables.methods.losses import Loss
 
@@ -20,11 +25,41 @@ def head_objective(loss: Loss, class_counts: Tensor, *, num_steps: int) -> HeadO
 
     ``None`` is the plain cross-entropy. See `loss_objective` for the arguments.
     """
+    if loss.name == "cross_entropy":
+        return None
     form = FORMS.get(loss.name)
-    if form is None:
-        return loss_objective(loss, class_counts, num_steps=num_steps)
-    found = form(loss, class_counts)
-    return None if found == PLAIN else found
+    if form is not None:
+        return form(loss, class_counts)
+    return loss_objective(loss, class_counts, num_steps=num_steps)
+
+
+def _label_smoothing(loss: Any, class_counts: Tensor) -> HeadLoss:
+    mass = torch.full(class_counts.shape, loss.epsilon, dtype=torch.float64)
+    return HeadLoss(smoothing=_spread(mass, others=loss.spread == "others"))
+
+
+def _label_aware_smoothing(loss: Any, class_counts: Tensor) -> HeadLoss:
+    mass = loss.smoothing(class_counts)
+    return HeadLoss(smoothing=_spread(mass, others=loss.variant == "paper"))
+
+
+def _cost_sensitive(loss: Any, class_counts: Tensor) -> HeadLoss:
+    return HeadLoss(class_weights=inverse_power_weights(class_counts, power=loss.gamma))
+
+
+def _spread(mass: Tensor, *, others: bool) -> Tensor:
+    """Return smoothed mass over all classes, given that over all or over the others."""
+    classes = len(mass)
+    if not others:
+        return mass
+    return mass * classes / (classes - 1) if classes > 1 else torch.zeros_like(mass)
+
+
+FORMS: dict[str, Callable[[Any, Tensor], HeadLoss]] = {
+    "label_smoothing": _label_smoothing,
+    "label_aware_smoothing": _label_aware_smoothing,
+    "cost_sensitive": _cost_sensitive,
+}
 
 
 def loss_objective(loss: Loss, class_counts: Tensor, *, num_steps: int) -> HeadObjective:

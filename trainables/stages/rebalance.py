@@ -15,7 +15,7 @@ from trainables.methods.rebalancers import Rebalancer
 PROVIDES = {
     "method": frozenset(
         {"classifier", "features", "labels", "class_counts", "generator"}
-        | {"pool_features", "pool_labels"}
+        | {"validation_features", "validation_labels", "report", "pool_features", "pool_labels"}
     ),
 }
 
@@ -32,6 +32,7 @@ def run(
     classifier: Classifier,
     features: Features,
     known_train: LabelledView,
+    validation_known: LabelledView,
     pool_labels: PoolLabels | None = None,
     context: Context,
 ) -> Rebalanced:
@@ -45,6 +46,9 @@ def run(
         "labels": torch.from_numpy(known_train.labels),
         "class_counts": classifier.class_counts,
         "generator": context.generator("rebalance"),
+        "validation_features": features.validation_known,
+        "validation_labels": torch.from_numpy(validation_known.labels),
+        "report": context.report,
     }
     if pool_labels is not None:
         available["pool_features"] = features.pool

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Self
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, Field, model_validator
@@ -14,12 +14,14 @@ from trainables.methods.method import Choice, Method, Range
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
+    from trainables.head_training import HeadJob
 
 
 class Rebalancer(Method):
     """Corrects a trained classifier for the long tail, on frozen features.
 
-    ``(*, classifier, features, labels, class_counts, generator) -> Classifier``.
+    ``(*, classifier, features, labels, class_counts, generator) -> Classifier``. One that chooses
+    among several gets ``validation_features``, ``validation_labels`` and ``report`` too.
     """
 
 
@@ -58,50 +60,67 @@ class BalancedTraining(BaseModel):
             )
         return self
 
-    def train_balanced(
+    def balanced_job(
         self,
         module: torch.nn.Module,
+        *,
+        classifier: Classifier,
+        labels: torch.Tensor,
+        generator: torch.Generator,
+        slow: Iterable[torch.nn.Parameter] = (),
+        slow_factor: float = 1.0,
+    ) -> HeadJob:
+        """Return the job of training a head module on class-balanced draws.
+
+        Args:
+            module: Its parameters that require a gradient train.
+            classifier: Its class counts go to the loss.
+            labels: ``[N]`` int64.
+            generator: Of the draws.
+            slow: Parameters with ``lr * slow_factor`` instead of ``lr``.
+            slow_factor: See ``slow``.
+        """
+        from trainables import head_training as heads
+        from trainables.objectives import head_objective
+
+        draws = heads.class_balanced_draws(
+            labels, num_draws=self.epochs * len(labels), generator=generator
+        )
+        steps = -(-len(draws) // self.batch_size)
+        return heads.HeadJob(
+            module=module,
+            draws=draws,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            slow=tuple(slow),
+            slow_factor=slow_factor,
+            objective=head_objective(self.loss, classifier.class_counts, num_steps=steps),
+        )
+
+
+class HeadRebalancing(BalancedTraining):
+    """A rebalancer that is the training of one head, and nothing else.
+
+    A subclass has ``job(*, classifier, labels, generator) -> HeadJob``, what is trained, and
+    ``finished(classifier, module) -> Classifier``, what becomes of it: apart, so that the jobs of
+    many can be trained together.
+    """
+
+    job: ClassVar[Callable[..., Any]]
+    finished: ClassVar[Callable[..., Any]]
+
+    def __call__(
+        self,
         *,
         classifier: Classifier,
         features: torch.Tensor,
         labels: torch.Tensor,
         generator: torch.Generator,
-        slow: Iterable[torch.nn.Parameter] = (),
-        slow_factor: float = 1.0,
-    ) -> torch.nn.Module:
-        """Train a head module in place and return it in evaluation mode.
+    ) -> Classifier:
+        from trainables.head_training import train_job
 
-        Args:
-            module: Its parameters that require a gradient train.
-            classifier: Its class counts go to the loss.
-            features: ``[N, D]``.
-            labels: ``[N]`` int64.
-            generator: Of the draws.
-            slow: Parameters with ``lr * slow_factor`` instead of ``lr``.
-            slow_factor: See ``slow``.
-
-        Raises:
-            ArithmeticError: The training did not converge to finite weights.
-        """
-        from trainables import head_training as heads
-        from trainables.objectives import loss_objective
-
-        draws = heads.class_balanced_draws(
-            labels, num_draws=self.epochs * len(labels), generator=generator
-        )
-        objective = None  # the plain cross-entropy, which many heads can share in one computation
-        if self.loss != CrossEntropy():
-            steps = -(-len(draws) // self.batch_size)
-            objective = loss_objective(self.loss, classifier.class_counts, num_steps=steps)
-        return heads.train_head(
-            module,
-            features=features,
-            labels=labels,
-            draws=draws,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            slow=slow,
-            slow_factor=slow_factor,
-            objective=objective,
-        )
+        job = self.job(classifier=classifier, labels=labels, generator=generator)
+        trained = train_job(job, features=features, labels=labels)
+        result: Classifier = self.finished(classifier, trained)
+        return result

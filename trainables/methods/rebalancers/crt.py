@@ -6,13 +6,14 @@ import torch
 from pydantic import Field
 
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import BalancedTraining, Rebalancer
+from trainables.methods.rebalancers import HeadRebalancing, Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
+    from trainables.head_training import HeadJob
 
 
-class CRT(BalancedTraining, Rebalancer):
+class CRT(HeadRebalancing, Rebalancer):
     """Trains a new head of the same kind on frozen features, every class drawn alike (cRT).
 
     The rest of training is that of `BalancedTraining`: draws with probability ``1 / (C n_{y_i})``
@@ -57,25 +58,23 @@ class CRT(BalancedTraining, Rebalancer):
     epochs: Annotated[int, Field(ge=0), Range(5, 30)] = 10
     weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = 5e-4
 
-    def __call__(
-        self,
-        *,
-        classifier: Classifier,
-        features: torch.Tensor,
-        labels: torch.Tensor,
-        generator: torch.Generator,
-    ) -> Classifier:
-        from trainables import head_training as heads
+    def job(
+        self, *, classifier: Classifier, labels: torch.Tensor, generator: torch.Generator
+    ) -> HeadJob:
+        """Return the training of a fresh head."""
+        from trainables.head_training import new_head
 
-        module = heads.new_head(
+        module = new_head(
             classifier.head,
             num_features=classifier.num_features,
             num_classes=len(classifier.class_counts),
             generator=generator,
         )
-        self.train_balanced(
-            module, classifier=classifier, features=features, labels=labels, generator=generator
-        )
-        return classifier._replace(
-            state=heads.head_state(module), logit_offset=torch.zeros_like(classifier.logit_offset)
-        )
+        return self.balanced_job(module, classifier=classifier, labels=labels, generator=generator)
+
+    def finished(self, classifier: Classifier, module: torch.nn.Module) -> Classifier:
+        """Return the classifier with the new head."""
+        from trainables.head_training import head_state
+
+        zeros = torch.zeros_like(classifier.logit_offset)
+        return classifier._replace(state=head_state(module), logit_offset=zeros)

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import torch
 from pydantic import Field
 
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import BalancedTraining, Rebalancer
+from trainables.methods.rebalancers import HeadRebalancing, Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
+    from trainables.head_training import HeadJob, ScaledLinear
 
 
-class LWS(BalancedTraining, Rebalancer):
+class LWS(HeadRebalancing, Rebalancer):
     """Learns one factor per class for a frozen head, every class drawn alike.
 
     ``z_c = s_c (w_c . x + b_c)``; only s trains, from 1, as `BalancedTraining` says. `lws_plus`
@@ -60,21 +61,18 @@ class LWS(BalancedTraining, Rebalancer):
 
     epochs: Annotated[int, Field(ge=0), Range(2, 20)] = 5
 
-    def __call__(
-        self,
-        *,
-        classifier: Classifier,
-        features: torch.Tensor,
-        labels: torch.Tensor,
-        generator: torch.Generator,
-    ) -> Classifier:
-        from trainables import head_training as heads
+    def job(
+        self, *, classifier: Classifier, labels: torch.Tensor, generator: torch.Generator
+    ) -> HeadJob:
+        """Return the training of one factor per class on the frozen head."""
+        from trainables.head_training import scaled_linear
 
-        scaled = heads.scaled_linear(classifier, owner="rebalancers/lws")
+        scaled = scaled_linear(classifier, owner="rebalancers/lws")
         scaled.linear.requires_grad_(requires_grad=False)
-        self.train_balanced(
-            scaled, classifier=classifier, features=features, labels=labels, generator=generator
-        )
-        return classifier._replace(
-            state=scaled.folded(), logit_offset=torch.zeros_like(classifier.logit_offset)
-        )
+        return self.balanced_job(scaled, classifier=classifier, labels=labels, generator=generator)
+
+    def finished(self, classifier: Classifier, module: torch.nn.Module) -> Classifier:
+        """Return the classifier with the factors multiplied into its head."""
+        zeros = torch.zeros_like(classifier.logit_offset)
+        state = cast("ScaledLinear", module).folded()
+        return classifier._replace(state=state, logit_offset=zeros)

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import torch
 from pydantic import Field
 
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import BalancedTraining, Rebalancer
+from trainables.methods.rebalancers import HeadRebalancing, Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
+    from trainables.head_training import HeadJob, ScaledLinear
 
 
-class LWSPlus(BalancedTraining, Rebalancer):
+class LWSPlus(HeadRebalancing, Rebalancer):
     """Learns one factor per class while the head itself follows slowly, every class drawn alike.
 
     As `lws`, ``z_c = s_c (w_c . x + b_c)``, with s from 1 at ``lr`` and w and b at
@@ -65,26 +66,24 @@ class LWSPlus(BalancedTraining, Rebalancer):
     head_lr_factor: Annotated[float, Field(ge=0, le=1), Range(0.05, 0.5, log=True)] = 0.2
     weight_decay: Annotated[float, Field(ge=0)] = 2e-4
 
-    def __call__(
-        self,
-        *,
-        classifier: Classifier,
-        features: torch.Tensor,
-        labels: torch.Tensor,
-        generator: torch.Generator,
-    ) -> Classifier:
-        from trainables import head_training as heads
+    def job(
+        self, *, classifier: Classifier, labels: torch.Tensor, generator: torch.Generator
+    ) -> HeadJob:
+        """Return the training of one factor per class and, slowly, of the head."""
+        from trainables.head_training import scaled_linear
 
-        scaled = heads.scaled_linear(classifier, owner="rebalancers/lws_plus")
-        self.train_balanced(
+        scaled = scaled_linear(classifier, owner="rebalancers/lws_plus")
+        return self.balanced_job(
             scaled,
             classifier=classifier,
-            features=features,
             labels=labels,
             generator=generator,
             slow=scaled.linear.parameters(),
             slow_factor=self.head_lr_factor,
         )
-        return classifier._replace(
-            state=scaled.folded(), logit_offset=torch.zeros_like(classifier.logit_offset)
-        )
+
+    def finished(self, classifier: Classifier, module: torch.nn.Module) -> Classifier:
+        """Return the classifier with the factors multiplied into its head."""
+        zeros = torch.zeros_like(classifier.logit_offset)
+        state = cast("ScaledLinear", module).folded()
+        return classifier._replace(state=state, logit_offset=zeros)
