@@ -149,6 +149,16 @@ class Classify(Settings):
     training: Training = Training()
 
     @model_validator(mode="after")
+    def _one_label_where_samples_are_compared(self) -> Classify:
+        """Refuse to mix labels for a loss that compares samples by their class."""
+        if "projections" in self.loss.needs() and self.mixing.name != "none":
+            raise ValueError(
+                f"classify.mixing: the loss '{self.loss.name}' compares samples by class, and a "
+                f"mixed one has two; must be none; received {self.mixing.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _loss_trains_the_head(self) -> Classify:
         """Refuse a loss that would leave the head as it was drawn."""
         if not self.loss.trains_head():

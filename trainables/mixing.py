@@ -21,6 +21,7 @@ class Mix(NamedTuple):
         place: Mix the images, a hidden layer or the features.
         depth: Which hidden layer, in [0, 1): 0 the images, towards 1 the last but one.
         box: ``(top, bottom, left, right)`` is the partner's instead of a weighted mean of all.
+        pasted: Images that take the place of the batch's; each sample is then its own partner.
     """
 
     partner: torch.Tensor
@@ -31,6 +32,7 @@ class Mix(NamedTuple):
     place: Literal["images", "hidden", "features"] = "images"
     depth: float = 0.0
     box: tuple[int, int, int, int] | None = None
+    pasted: torch.Tensor | None = None
 
 
 def paired(labels: torch.Tensor, share: float, partner: torch.Tensor) -> Mix:

@@ -13,6 +13,7 @@ from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.losses.class_balanced import ClassBalanced
 from trainables.methods.losses.cross_entropy import CrossEntropy
 from trainables.methods.mixers import Mixer
+from trainables.methods.mixers.cam_resampling import CamResampling
 from trainables.methods.mixers.cutmix import CutMix
 from trainables.methods.mixers.manifold_mixup import ManifoldMixup
 from trainables.methods.mixers.mixup import Mixup
@@ -36,6 +37,7 @@ def batch(size: int = 12, *, seed: int = 0, progress: float = 0.0) -> dict[str, 
         "images": torch.randint(256, (size, 3, 8, 6), generator=draw, dtype=torch.uint8),
         "labels": torch.arange(size) % 3,
         "class_counts": COUNTS,
+        "class_activation": lambda: torch.rand(size, 8, 6, generator=seeded(7)),
         "progress": progress,
         "generator": seeded(seed),
     }
@@ -187,7 +189,7 @@ def test_one_seed_is_one_mix(method: Mixer) -> None:
         if one is not None and other is not None:
             assert torch.equal(one.partner, other.partner)
             assert (one.share, one.box, one.depth) == (other.share, other.box, other.depth)
-    if method.name != "none":
+    if hasattr(method, "alpha"):
         assert len({mix.share for mix in drawn(method) if mix is not None}) > 5
 
 
@@ -204,8 +206,7 @@ def test_small_batches_and_absent_classes_are_mixed(method: Mixer, size: int) ->
 
 @everything
 def test_mixing_ends_where_it_is_told(method: Mixer) -> None:
-    if method.name == "none":
-        assert drawn(method) == [None] * 20
+    if not hasattr(method, "until"):
         return
     late = type(method)(**{**dict(method), "until": 0.8})
     assert any(mix is not None for mix in drawn(late, progress=0.79))
@@ -215,6 +216,43 @@ def test_mixing_ends_where_it_is_told(method: Mixer) -> None:
 @everything
 def test_json_round_trip(method: Mixer) -> None:
     assert Mixer.parse(method.dump()) == method
+
+
+# --- new images by activation maps ----------------------------------------------------------------
+
+
+def test_new_images_per_class_equal_official_code() -> None:
+    case = "cam_absent_counts"
+    counts = GOLDEN.inputs(case)["class_counts"]
+    assert torch.equal(CamResampling().lacking(counts), GOLDEN.output(case, "num_absent"))
+    lack = CamResampling(most=100).lacking(torch.tensor([500, 100, 99, 3, 0]))
+    assert lack.tolist() == [0, 0, 100, 100, 0]
+
+
+def test_new_images_come_late_in_the_asked_share_with_their_labels() -> None:
+    assert drawn(CamResampling(), progress=0.79) == [None] * 20
+    labels, found = batch()["labels"], torch.zeros(3)
+    images = batch()["images"]
+    maps = torch.zeros(12, 8, 6)
+    maps[:, 1:3, 1:3] = 1.0  # away from the middle, so that all moves show
+    for seed in range(200):
+        given = batch(seed=seed, progress=0.8)
+        mix = CamResampling().supplied({**given, "class_activation": lambda: maps})
+        assert mix.pasted is not None
+        assert mix.pasted.dtype == torch.uint8
+        assert torch.equal(mix.labels, labels)
+        changed = (mix.pasted != images).flatten(1).any(1)
+        found += labels[changed].bincount(minlength=3)
+    # of 96 images a class has in the end, 90, 20 and 6 are its own; 800 images a class
+    wanted = 1 - torch.tensor([90, 20, 6]) / 96
+    assert ((found / 800 - wanted).abs() < 0.06).all()  # four errors, and shifts by nothing
+
+
+def test_new_images_are_the_loss_of_their_own_label() -> None:
+    (mix,) = drawn(CamResampling(), count=1, progress=1.0)
+    available = {"logits": torch.randn(12, 4, generator=seeded()), "labels": batch()["labels"]}
+    plain = mixed_loss(CrossEntropy(), available, None)
+    assert torch.equal(mixed_loss(CrossEntropy(), available, mix), plain)
 
 
 # --- properties ---------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from trainables.experiment import Classify
 from trainables.loader import Batch, Loader, draw_positions
 from trainables.loop import Group, Kept, choose_precision, fit, num_steps
 from trainables.methods.losses import Loss
+from trainables.methods.mixers import Mixer
 from trainables.mixed_batch import mixed_features, mixed_loss
 from trainables.mixing import Mix
 
@@ -60,6 +61,8 @@ def run(
         companion = settings.loss.build(trunk.num_features, known_train.num_classes)
     mean = torch.zeros(trunk.num_features, device=context.device)
     model = _Model(trunk, head, mean, companion and companion.to(context.device))
+    if "class_activation" in settings.mixing.needs():
+        _check_activation(model, known_train, context)
     reports = _train(model, settings, known_train, counts, validation_known, context)
     classifier = Classifier(
         head=settings.head,
@@ -111,13 +114,8 @@ def _train(
         return _drawn(settings, view, counts, context, epoch)
 
     share = share_of_batch(training.batch_size, context, "classify")
-    loader = Loader(
-        view,
-        batch_size=share,
-        augmentation=settings.augmentation,
-        views=model.views,
-        device=device,
-    )
+    options: dict[str, Any] = {"augmentation": settings.augmentation, "views": model.views}
+    loader = Loader(view, batch_size=share, device=device, **options)
     dtype, layout = choose_precision(
         model.trunk,
         training,
@@ -135,10 +133,7 @@ def _train(
     def batch_loss(batch: Batch, progress: float) -> Tensor:
         images = batch.images.contiguous(memory_format=layout)
         given = {"images": images, "labels": batch.labels, "progress": progress, **on_device}
-        seen = partial(class_activation, model.trunk, model.head, images, batch.labels)
-        mix: Mix | None = settings.mixing.supplied(
-            {**given, "class_activation": seen, "generator": draws["mixing"]}
-        )
+        mix = _mix(model, settings.mixing, given, draws["mixing"])
         features = mixed_features(model.trunk, images, mix)
         model.mean.mul_(MEAN_MOMENTUM).add_(features.detach().float().mean(0))
         return _objective(model, settings.loss, features, {**given, "mix": mix}, context)
@@ -169,6 +164,22 @@ def _train(
     model.trunk.eval()
     model.head.eval()
     return reports
+
+
+def _check_activation(model: _Model, view: LabelledView, context: Context) -> None:
+    """Look at one image, so that a model without activation maps is refused before training."""
+    image = torch.from_numpy(view.images[view.indices[:1]]).permute(0, 3, 1, 2)
+    label = torch.from_numpy(view.labels[:1])
+    class_activation(model.trunk, model.head, image.to(context.device), label.to(context.device))
+
+
+def _mix(
+    model: _Model, mixing: Mixer, given: dict[str, Any], generator: torch.Generator
+) -> Mix | None:
+    """Return how a batch is mixed; ``given`` has its images and labels."""
+    seen = partial(class_activation, model.trunk, model.head, given["images"], given["labels"])
+    mix: Mix | None = mixing.supplied({**given, "class_activation": seen, "generator": generator})
+    return mix
 
 
 def _iterations(reports: list[dict[str, float]]) -> dict[str, float]:

@@ -13,8 +13,9 @@ Alpha = Annotated[float, Field(gt=0, le=100)]
 
 
 class Mixer(Method):
-    """Mixes the samples of a batch in pairs, and their labels with them.
+    """Mixes the samples of a batch in pairs, and their labels with them, or makes new images.
 
     ``(*, images, labels, class_counts, progress, generator) -> Mix``, or ``None`` for a batch that
-    stays as it is. All workers get generators of one seed, so they mix with one share.
+    stays as it is. All workers get generators of one seed, so they mix with one share. The function
+    ``class_activation() -> [B, H, W]`` shows where in the images the model sees their classes.
     """
