@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from search_spaces.pick import Pick, suited
 from trainables.experiment import Experiment
+from trainables.methods.branches import Branches
 from trainables.methods.losses import Loss
 from trainables.methods.mixers import Mixer
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.samplers import Sampler
+from trainables.networks import OWN
 from trainables.settings import assign
 from trainables.stages import classify, rebalance
 
@@ -48,7 +50,27 @@ def choose_training(pick: Pick, base: Experiment) -> None:
         pick.method("classify.mixing", base.classify.mixing, mixers)
     elif base.classify.mixing.name != "none":  # such a loss compares samples by their one class
         pick.changes["classify.mixing"] = "none"
+    choose_branches(pick, base, loss)
     pick.field(base, "classify.training.lr")
+
+
+def choose_branches(pick: Pick, base: Experiment, loss: Loss) -> None:
+    """Choose a second batch per step; one that does not go with loss and mixing is left out.
+
+    The list is the same for every loss, because a study can't change a list on its way.
+    """
+    own_network = base.pretrain.backbone.partition("+")[0] in OWN
+    names = [
+        name for name in Branches.shelf if own_network or not Branches.parse(name).trunk_ending
+    ]
+    chosen = pick.method("classify.branches", base.classify.branches, names)
+    if chosen.other_sampler() is None:
+        return
+    compares = "projections" in loss.needs()
+    joins = compares and "projection_labels" in loss.takes()
+    mixes = pick.changes.get("classify.mixing", base.classify.mixing.name) != "none"
+    if mixes or not (joins if not chosen.trunk_ending else not compares):
+        pick.changes["classify.branches"] = "none"
 
 
 def choose_correction(pick: Pick, base: Experiment) -> None:

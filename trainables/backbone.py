@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from trainables.artifacts import Backbone, ImageView, LabelledView
 from trainables.errors import ConfigError, did_you_mean
-from trainables.networks import OWN, initialize
+from trainables.networks import OWN, Branched, FastNet, SmallResNet, initialize
 from trainables.precision import Precision, probe_precision, resolve_precision
 
 __all__ = [
     "Precision",
     "Trunk",
+    "branch_trunk",
     "build_trunk",
     "extract_features",
     "from_artifact",
@@ -64,6 +66,15 @@ class Trunk(nn.Module):
         """Return features ``[B, D]``."""
         features: Tensor = self.network(self.normalize(images))
         return features
+
+    @property
+    def num_branches(self) -> int:
+        """How many features of different branches stand side by side."""
+        return self.network.copies if isinstance(self.network, Branched) else 1
+
+    def forward_branch(self, images: Tensor, number: int) -> Tensor:
+        """Return the features ``[B, D]`` of one branch of a trunk that has several."""
+        return cast(Branched, self.network).branch(self.normalize(images), number)
 
     def forward_maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return named intermediate maps ``[B, channels, height, width]``, first to last."""
@@ -116,8 +127,10 @@ def build_trunk(
 
     Args:
         architecture: ``fastnet``, ``resnet32`` (CIFAR, option-A shortcuts), ``resnet18_small``
-            (3x3 stem, no max-pool) or any name of timm. For images of at most 64x64 the 7x7
-            stride-2 stem and the max-pool of timm's ResNets become a 3x3 stride-1 stem.
+            (3x3 stem, no max-pool) or any name of timm. An own network with ``+2xblock`` or
+            ``+3xstage`` behind its name has its last block, or stage, that often (`Branched`).
+            For images of at most 64x64 the 7x7 stride-2 stem and the max-pool of timm's ResNets
+            become a 3x3 stride-1 stem.
         image_size: Height and width of the images.
         generator: CPU generator of the initial weights; without one, a fixed seed.
         pretrained: Take timm's weights (downloads them when they are not in its cache).
@@ -127,6 +140,10 @@ def build_trunk(
     """
     if generator is None:
         generator = torch.Generator().manual_seed(0)
+    name, plus, _ = architecture.partition("+")
+    if plus and name in OWN:
+        trunk = build_trunk(name, image_size, generator=generator, pretrained=pretrained)
+        return branch_trunk(trunk, architecture, generator=generator)
     if architecture in OWN:
         if pretrained:
             raise ConfigError(
@@ -138,6 +155,40 @@ def build_trunk(
         initialize(network, generator)
         return Trunk(network, network.num_features)
     return _timm_trunk(architecture, image_size, generator, pretrained=pretrained)
+
+
+def branch_trunk(trunk: Trunk, architecture: str, *, generator: torch.Generator) -> Trunk:
+    """Return a trunk whose last part is there several times (see `Branched`); takes it apart.
+
+    Args:
+        trunk: An own network that has no branches yet.
+        architecture: Its name from now on: ``resnet32+2xblock``, ``fastnet+3xstage`` and so on.
+        generator: Draws the weights of the new branches.
+
+    Raises:
+        ConfigError: The network can't be cut, or the name is not of this form.
+    """
+    ending = architecture.partition("+")[2]
+    found = re.fullmatch(r"([2-9])x(block|stage)", ending)
+    if found is None:
+        raise ConfigError(
+            f"backbone '{architecture}': branches are written as in {next(iter(OWN))}+2xblock or "
+            f"+3xstage; received '+{ending}'"
+        )
+    if not isinstance(trunk.network, FastNet | SmallResNet):
+        raise ConfigError(
+            f"backbone '{architecture}' can't be given branches; allowed: {', '.join(OWN)}"
+        )
+    copies, part = int(found[1]), found[2]
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own first
+        network = Branched(trunk.network, copies=copies, part=part, generator=generator)
+    device = trunk.mean.device
+    return Trunk(
+        network.to(device),
+        network.num_features,
+        mean=tuple(trunk.mean.flatten().tolist()),
+        std=tuple(trunk.std.flatten().tolist()),
+    ).to(device)
 
 
 def to_artifact(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from trainables.methods.augmentations import Augmentation
+from trainables.methods.branches import Branches
 from trainables.methods.calibrators import Calibrator
 from trainables.methods.clusterers import Clusterer
 from trainables.methods.distillers import Distiller
@@ -146,6 +147,7 @@ class Classify(Settings):
     sampler: Sampler = Field(default="instance_balanced")  # type: ignore[assignment]
     augmentation: Augmentation = Field(default="crop_flip")  # type: ignore[assignment]
     mixing: Mixer = Field(default="none")  # type: ignore[assignment]
+    branches: Branches = Field(default="none")  # type: ignore[assignment]
     training: Training = Training()
 
     @model_validator(mode="after")
@@ -170,12 +172,23 @@ class Classify(Settings):
         return self
 
     @model_validator(mode="after")
-    def _compared_samples_have_one_class(self) -> Classify:
-        """Refuse to mix classes for a loss that compares samples by their class."""
-        if "projections" in self.loss.needs() and self.mixing.name != "none":
+    def _branches_get_what_they_join(self) -> Classify:
+        """Refuse two batches where one is mixed, or where the loss can't take both."""
+        if self.branches.other_sampler() is None:
+            return self
+        name, compares = self.branches.name, "projections" in self.loss.needs()
+        if self.mixing.name != "none":
             raise ValueError(
-                f"classify.mixing: '{self.mixing.name}' gives samples two classes, and the loss "
-                f"'{self.loss.name}' compares samples by their class; allowed: none"
+                f"classify.mixing: '{self.mixing.name}' mixes one batch, and classify.branches "
+                f"'{name}' joins two; allowed: none"
+            )
+        if compares == bool(self.branches.trunk_ending) or (
+            compares and "projection_labels" not in self.loss.takes()
+        ):
+            allowed = "losses on logits alone" if self.branches.trunk_ending else "joint"
+            raise ValueError(
+                f"classify.branches: '{name}' does not go with the loss '{self.loss.name}'; "
+                f"allowed: {allowed}"
             )
         return self
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +46,17 @@ class FastNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features ``[B, D]``."""
-        return list(self.maps(images).values())[-1].amax(dim=(2, 3))
+        return self.pool(list(self.maps(images).values())[-1])
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return features of the last maps."""
+        return maps.amax(dim=(2, 3))
+
+    def take_tail(self, part: str) -> nn.Module:
+        """Cut the last group off and return it; block and stage are the same here."""
+        last = self.groups[-1]
+        self.groups = self.groups[:-1]
+        return last
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return the output of each group by name."""
@@ -108,7 +120,20 @@ class SmallResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features ``[B, D]``."""
-        return list(self.maps(images).values())[-1].mean(dim=(2, 3))
+        return self.pool(list(self.maps(images).values())[-1])
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return features of the last maps."""
+        return maps.mean(dim=(2, 3))
+
+    def take_tail(self, part: str) -> nn.Module:
+        """Cut the last block, or the last stage, off and return it."""
+        last = cast(nn.Sequential, self.stages[-1])
+        if part == "block":
+            self.stages[-1] = last[:-1]
+            return last[-1]
+        self.stages = self.stages[:-1]
+        return last
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage by name."""
@@ -116,6 +141,56 @@ class SmallResNet(nn.Module):
         for number, stage in enumerate(self.stages, start=1):
             maps = named[f"stage{number}"] = stage(maps)
         return named
+
+
+class Branched(nn.Module):
+    """A network whose last part is there several times, on top of the same maps.
+
+    Features of the branches stand side by side. The first branch keeps the weights of the network;
+    the others are drawn anew, because branches that start alike may stay alike.
+
+    Args:
+        network: Is taken apart.
+        copies: How many branches.
+        part: ``block`` or ``stage``: how much of the end they have of their own.
+        generator: Draws the weights of the new ones.
+    """
+
+    def __init__(
+        self,
+        network: FastNet | SmallResNet,
+        *,
+        copies: int,
+        part: str,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        first = network.take_tail(part)
+        self.shared = network
+        self.branches = nn.ModuleList([first, *(deepcopy(first) for _ in range(copies - 1))])
+        for branch in self.branches[1:]:
+            initialize(branch, generator)
+            for module in branch.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.reset_parameters()
+        self.copies, self.part = copies, part
+        self.num_features = copies * network.num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features of all branches ``[B, copies * D]``."""
+        maps = list(self.shared.maps(images).values())[-1]
+        return torch.cat([self.shared.pool(branch(maps)) for branch in self.branches], dim=1)
+
+    def branch(self, images: Tensor, number: int) -> Tensor:
+        """Return the features of one branch ``[B, D]``; the others see nothing of the images."""
+        maps = list(self.shared.maps(images).values())[-1]
+        return self.shared.pool(self.branches[number](maps))
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the shared maps by name, and the last ones of all branches side by side."""
+        named = self.shared.maps(images)
+        last = list(named.values())[-1]
+        return {**named, "branches": torch.cat([branch(last) for branch in self.branches], dim=1)}
 
 
 def initialize(network: nn.Module, generator: torch.Generator) -> None:

@@ -141,14 +141,16 @@ def test_full_covers_the_three_and_shares_trunks() -> None:
 
 
 def test_long_tail_offers_contrastive_losses_beside_one_that_trains_the_head() -> None:
-    contrasts = set()
-    for experiment, params, _ in trials("long_tail", BASES["defaults"], count=200):
+    contrasts, branches = set(), set()
+    for experiment, params, _ in trials("long_tail", BASES["defaults"], count=400):
         loss = experiment.classify.loss
         assert loss.trains_head()
+        branches.add((experiment.classify.branches.name, loss.name == "joint"))
         if loss.name == "joint":
             contrasts.add(params["classify.loss.joint.contrast"])
             assert experiment.classify.mixing.name == "none"
     assert contrasts == {"supcon", "psc", "bcl"}
+    assert branches == {("none", False), ("none", True), ("bbn", False), ("hybrid", True)}
 
 
 def test_trunk_share_is_searched_only_where_the_trunk_trains() -> None:

@@ -55,7 +55,16 @@ def test_flag_wins_over_the_file() -> None:
         (["classify.loss=supcon"], r"'supcon' trains the features and no head.*joint: \{contrast"),
         (
             ["classify.loss=joint", "classify.mixing=mixup"],
-            "classify.mixing: 'mixup' gives samples",
+            "classify.mixing: the loss 'joint' compares",
+        ),
+        (
+            ["classify.branches=hybrid"],
+            "branches: 'hybrid' does not go with the loss 'cross_entropy'",
+        ),
+        (["classify.loss=paco", "classify.branches=bbn"], "'bbn' does not go with the loss 'paco'"),
+        (
+            ["classify.branches=bbn", "classify.mixing=mixup"],
+            "'mixup' mixes one batch",
         ),
         (["classify.loss=ldan"], "classify.loss: unknown name 'ldan'.*did you mean 'ldam'"),
         (["classify.loss.ldam.max_margn=1"], r"classify.loss \(ldam\): unknown key 'max_margn'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import copy
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -10,7 +12,8 @@ from torch import Tensor
 
 from trainables.activation_maps import class_activation
 from trainables.artifacts import Backbone, Classifier, LabelledView
-from trainables.backbone import Trunk, extract_features, from_artifact, to_artifact
+from trainables.backbone import Trunk, branch_trunk, extract_features, from_artifact, to_artifact
+from trainables.branching import Joined
 from trainables.companion import Companion
 from trainables.context import Context, ambient_rng
 from trainables.distributed import gathered, own_epoch, share_of_batch, synchronise_batchnorm
@@ -19,6 +22,7 @@ from trainables.loader import Batch, Loader, draw_positions
 from trainables.loop import Group, Kept, choose_precision, fit, num_steps
 from trainables.methods.losses import Loss
 from trainables.methods.mixers import Mixer
+from trainables.methods.samplers import Sampler
 from trainables.mixed_batch import mixed_features, mixed_loss
 from trainables.mixing import Mix
 
@@ -29,6 +33,10 @@ PROVIDES: dict[str, frozenset[str]] = {
     ),
     "sampler": frozenset({"labels", "class_counts", "progress", "epochs", "generator"}),
     "augmentation": frozenset({"images", "generator"}),
+    "branches": frozenset(
+        {"features", "labels", "second_features", "second_labels", "progress"}
+        | {"class_counts", "epochs", "generator"}  # what a second sampler may ask for
+    ),
     "mixing": frozenset(
         {"images", "labels", "class_counts", "progress", "generator"} | {"class_activation"}
     ),
@@ -52,7 +60,7 @@ def run(
     context: Context,
 ) -> Classified:
     """Train trunk and head together; report loss and validation accuracy per epoch."""
-    trunk = from_artifact(backbone).to(context.device)
+    trunk, architecture = _branched(backbone, settings, context)
     labels = torch.from_numpy(known_train.labels)
     counts = torch.bincount(labels, minlength=known_train.num_classes)
     with ambient_rng(context.generator("classify", "head")):
@@ -73,7 +81,7 @@ def run(
         feature_mean=mean.cpu(),
         training=_iterations(reports),
     )
-    trained = to_artifact(trunk, backbone.architecture, backbone.image_size, backbone.pretrained_on)
+    trained = to_artifact(trunk, architecture, backbone.image_size, backbone.pretrained_on)
     return Classified(trained, classifier)
 
 
@@ -107,56 +115,53 @@ def _train(
     validation: LabelledView,
     context: Context,
 ) -> list[dict[str, float]]:
-    training, device = settings.training, context.device
-
-    @lru_cache(maxsize=1)
-    def drawn(epoch: int) -> tuple[Tensor, torch.Generator]:
-        return _drawn(settings, view, counts, context, epoch)
-
-    share = share_of_batch(training.batch_size, context, "classify")
-    options: dict[str, Any] = {"augmentation": settings.augmentation, "views": model.views}
-    loader = Loader(view, batch_size=share, device=device, **options)
+    training = settings.training
+    batches = _Batches(settings, view, counts, model.views, context)
     dtype, layout = choose_precision(
         model.trunk,
         training,
         image_size=int(view.images.shape[1]),
-        budget_images=model.views * len(drawn(0)[0]) * training.epochs,
+        budget_images=batches.length(0) * training.epochs,
         context=context,
         stage="classify",
     )
     if training.sync_batchnorm:
         synchronise_batchnorm(model.trunk, context)
     model.trunk.to(memory_format=layout)
-    on_device = {"class_counts": counts.to(device)}
-    draws = {"mixing": torch.Generator()}
+    on_device = {"class_counts": counts.to(context.device)}
+    ways = (0, 1) if settings.branches.trunk_ending else (None, None)
 
-    def batch_loss(batch: Batch, progress: float) -> Tensor:
-        images = batch.images.contiguous(memory_format=layout)
-        given = {"images": images, "labels": batch.labels, "progress": progress, **on_device}
-        mix = _mix(model, settings.mixing, given, draws["mixing"])
-        features = mixed_features(model.trunk, images, mix)
-        model.mean.mul_(MEAN_MOMENTUM).add_(features.detach().float().mean(0))
-        return _objective(model, settings.loss, features, {**given, "mix": mix}, context)
+    def batch_loss(pair: tuple[Batch, Batch | None], progress: float) -> Tensor:
+        first, second = pair
+        images = first.images.contiguous(memory_format=layout)
+        given: dict[str, Any] = {"images": images, "labels": first.labels, "progress": progress}
+        given |= on_device
+        mix = _mix(model, settings.mixing, given, batches.mixing)
+        given |= {"mix": mix, "features": _features(model.trunk, images, mix, branch=ways[0])}
+        if second is not None:
+            images = second.images.contiguous(memory_format=layout)
+            given["second_features"] = _features(model.trunk, images, None, branch=ways[1])
+            given["second_labels"] = second.labels
+        joined: Joined = settings.branches.supplied(given)
+        model.mean.mul_(MEAN_MOMENTUM).add_(joined.observed.float().mean(0))
+        return _objective(model, settings.loss, joined, given, context)
 
-    def epoch_batches(epoch: int) -> object:
+    def epoch_batches(epoch: int) -> Iterator[tuple[Batch, Batch | None]]:
         model.trunk.train()
         model.head.train()
-        positions, order = drawn(epoch)
-        # not the worker's own: all mix with one share
-        draws["mixing"] = context.generator("classify", "mixing", epoch)
-        return own_epoch(loader, positions, order, context, "classify", "augmentation", epoch)
+        return batches.epoch(epoch)
 
     reports = fit(
         [Group([p for part in model.modules().values() for p in part.parameters()])],
-        epoch_batches=epoch_batches,  # type: ignore[arg-type]
-        steps_per_epoch=lambda epoch: num_steps(len(drawn(epoch)[0]), training.batch_size),
+        epoch_batches=epoch_batches,
+        steps_per_epoch=batches.steps,
         batch_loss=batch_loss,
         training=training,
         context=context,
         stage="classify",
         dtype=dtype,
         after_epoch=lambda epoch: {
-            "classify/samples_per_epoch": float(len(drawn(epoch)[0])),
+            "classify/samples_per_epoch": float(batches.length(epoch)),
             **_validate(model, validation, context),
         },
         kept=Kept(model.modules(), {"mean": model.mean}),
@@ -189,39 +194,118 @@ def _iterations(reports: list[dict[str, float]]) -> dict[str, float]:
     return {"classify_steps": steps, "classify_samples": drawn}
 
 
-def _drawn(
-    settings: Classify, view: LabelledView, counts: Tensor, context: Context, epoch: int
-) -> tuple[Tensor, torch.Generator]:
-    """Return the positions of an epoch, the same on all workers, and the generator they leave."""
-    epochs = settings.training.epochs
-    order = context.generator("classify", "order", epoch)
-    wanted = settings.sampler.supplied(
-        {
-            "labels": torch.from_numpy(view.labels),
-            "class_counts": counts,
-            "progress": epoch / max(1, epochs - 1),
-            "epochs": epochs,
-            "generator": order,
-        }
-    )
-    return draw_positions(wanted, len(view.labels), order), order
+class _Batches:
+    """What is drawn and served in each epoch: a batch per step, or two (see `Branches`).
+
+    ``mixing`` is the epoch's generator of mixtures.
+    """
+
+    def __init__(
+        self,
+        settings: Classify,
+        view: LabelledView,
+        counts: Tensor,
+        views: int,
+        context: Context,
+    ) -> None:
+        self.settings, self.counts, self.context = settings, counts, context
+        self.labels = torch.from_numpy(view.labels)
+        self.mixing = torch.Generator()
+        self.other_sampler = settings.branches.other_sampler()
+        share = share_of_batch(settings.training.batch_size, context, "classify")
+        self.loader = Loader(
+            view,
+            batch_size=share,
+            augmentation=settings.augmentation,
+            views=views,
+            device=context.device,
+        )
+        self.other_loader = copy(self.loader)  # the images are on the device once
+        self.other_loader.views = 1
+        self.drawn = lru_cache(maxsize=1)(lambda epoch: self._drawn(settings.sampler, epoch))
+
+    def steps(self, epoch: int) -> int:
+        """Return the steps of an epoch, on all workers together."""
+        return num_steps(len(self.drawn(epoch)[0]), self.settings.training.batch_size)
+
+    def length(self, epoch: int) -> int:
+        """Return how many images pass the network in an epoch, on all workers together."""
+        other = self.other_loader.views if self.other_sampler is not None else 0
+        return len(self.drawn(epoch)[0]) * (self.loader.views + other)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Batch, Batch | None]]:
+        """Yield this worker's batches of an epoch."""
+        positions, order = self.drawn(epoch)
+        # not the worker's own: all mix with one share
+        self.mixing = self.context.generator("classify", "mixing", epoch)
+        names = ("classify", "augmentation", epoch)
+        first = own_epoch(self.loader, positions, order, self.context, *names)
+        if self.other_sampler is None:
+            return ((batch, None) for batch in first)
+        drawn, order = self._drawn(self.other_sampler, epoch, "second")
+        # both run out together: an index stream has a length of its own
+        drawn = drawn.repeat(-(-len(positions) // len(drawn)))[: len(positions)]
+        names = ("classify", "second augmentation", epoch)
+        second = own_epoch(self.other_loader, drawn, order, self.context, *names)
+        return zip(first, second, strict=True)
+
+    def _drawn(self, sampler: Sampler, epoch: int, *names: str) -> tuple[Tensor, torch.Generator]:
+        """Return the positions of an epoch, alike on all workers, and the generator they leave."""
+        epochs = self.settings.training.epochs
+        order = self.context.generator("classify", *names, "order", epoch)
+        wanted = sampler.supplied(
+            {
+                "labels": self.labels,
+                "class_counts": self.counts,
+                "progress": epoch / max(1, epochs - 1),
+                "epochs": epochs,
+                "generator": order,
+            }
+        )
+        return draw_positions(wanted, len(self.labels), order), order
+
+
+def _branched(backbone: Backbone, settings: Classify, context: Context) -> tuple[Trunk, str]:
+    """Return the trunk and the name of its architecture, with the branches that are asked for."""
+    trunk, architecture = from_artifact(backbone), backbone.architecture
+    ending = settings.branches.trunk_ending
+    if ending and not architecture.endswith(f"+{ending}"):
+        architecture = f"{architecture}+{ending}"
+        draws = context.generator("classify", "branches")
+        trunk = branch_trunk(trunk, architecture, generator=draws)
+    return trunk.to(context.device), architecture
+
+
+def _features(trunk: Trunk, images: Tensor, mix: Mix | None, *, branch: int | None) -> Tensor:
+    """Return the features of a batch, mixed where ``mix`` says, or those of one branch."""
+    if branch is not None:
+        return trunk.forward_branch(images, branch)
+    return mixed_features(trunk, images, mix)
 
 
 def _objective(
-    model: _Model, loss: Loss, features: Tensor, given: dict[str, Any], context: Context
+    model: _Model, loss: Loss, joined: Joined, given: dict[str, Any], context: Context
 ) -> Tensor:
-    """Return the loss of a batch's features; ``given`` has labels and what goes with them."""
-    available = {**given, "logits": model.head(features), "features": features}
+    """Return the loss of a step; ``given`` has labels and what goes with them."""
+    features, labels = joined.features, joined.labels
+    available = {**given, "features": features, "labels": labels, "logits": model.head(features)}
     if model.companion is not None:
-        available |= _compared(model.companion, available, context)
-    return mixed_loss(loss, available, given["mix"])
+        available |= _compared(model.companion, joined, available, context)
+    value = mixed_loss(loss, available, given["mix"])
+    if joined.share == 1.0:
+        return value
+    other = mixed_loss(loss, {**available, "labels": joined.second_labels}, None)
+    return joined.share * value + (1 - joined.share) * other
 
 
-def _compared(companion: Companion, own: dict[str, Any], context: Context) -> dict[str, Tensor]:
+def _compared(
+    companion: Companion, joined: Joined, own: dict[str, Any], context: Context
+) -> dict[str, Tensor]:
     """Return what a loss that compares samples gets: the rows of all workers, on each of them."""
     whole = {name: gathered(own[name], context) for name in ("logits", "features", "labels")}
-    projections = gathered(companion(own["features"]), context)
-    return {**whole, **companion.supply(projections, whole["labels"])}
+    labels = gathered(joined.compared_labels, context)
+    projections = gathered(companion(joined.compared), context)
+    return {**whole, **companion.supply(projections, labels), "projection_labels": labels}
 
 
 @torch.no_grad()
