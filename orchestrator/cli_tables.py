@@ -37,12 +37,14 @@ def reproduce(
     chosen, folder = tables.load_table(table)
     wanted = tables.Wanted(_words(rows), _words(factors), _numbers(seeds))
     runs = tables.recipes(chosen, folder, sets or (), wanted)
+    every_seed = tuple(dict.fromkeys((*chosen.seeds, *wanted.seeds)))
+    whole = tables.recipes(chosen, folder, sets or (), tables.Wanted(seeds=every_seed))
     load_deferred()
     from orchestrator.options import local_folder
     from orchestrator.reproduce import reproduce as run_table
 
     pages = [] if page is None else [page]
-    record = run_table(chosen, runs, storage, pages=pages, say=typer.echo)
+    record = run_table(chosen, runs, storage, whole=whole, pages=pages, say=typer.echo)
     typer.echo(local_folder(storage) / "tables" / chosen.name / "results.md")
     if any(cell.error for cell in record.cells):
         sys.exit(1)

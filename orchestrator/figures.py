@@ -262,7 +262,8 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     Args:
         rows: One mapping per report; ``epoch`` is the place on the x axis.
     """
-    names = sorted({key for row in rows for key in row if key != "epoch"})
+    # more than two slashes: the settings of single tries, which make no curve
+    names = sorted({k for row in rows for k in row if k != "epoch" and k.count("/") < 3})
     series = {
         name: [(row.get("epoch", i), row[name]) for i, row in enumerate(rows) if name in row]
         for name in names

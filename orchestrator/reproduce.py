@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,11 +27,13 @@ from trainables.pipeline import plan
 
 
 class CellRecord(Record):
-    """One run: where it stands in the table, and what came out or went wrong."""
+    """One run: where it stands in the table, its recipe's digest, and what came out of it."""
 
     row: str
     factor: str
     seed: int
+    recipe: str = ""
+    commit: str = ""
     metrics: dict[str, float] = Field(default_factory=dict)
     error: str | None = None
     seconds: float = 0.0
@@ -51,6 +53,7 @@ def reproduce(
     runs: Sequence[Recipe],
     storage: str,
     *,
+    whole: Sequence[Recipe] = (),
     pages: Sequence[Path] = (),
     say: Callable[[str], None] = print,
 ) -> TableRecord:
@@ -60,6 +63,8 @@ def reproduce(
         table: The table.
         runs: Its recipes, from `orchestrator.tables.recipes`.
         storage: Storage of stage results; record and page go to ``<storage>/tables/<name>/``.
+        whole: Recipes of the table that are not run now: what an earlier run, or another process,
+            recorded for exactly these stays on the page.
         pages: Further places for the page.
         say: Receives a line per run.
 
@@ -76,15 +81,37 @@ def reproduce(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record = TableRecord(table=table.name, machine=describe_machine(device))
     store = StageStore(storage)
+    mine: list[CellRecord] = []
+    digests = {_place(run): run.experiment.digest() for run in (*whole, *runs)}
     for number, run in enumerate(runs, 1):
-        cell = _run(run, store, device)
-        record.cells.append(cell)
+        cell = _run(run, store, device).model_copy(
+            update={"recipe": digests[_place(run)], "commit": record.machine["commit"]}
+        )
+        mine.append(cell)
+        record.cells = _with_others(mine, folder / "results.json", digests)
         _write(folder / "results.json", record.model_dump_json(indent=1))
         page = render(table, record)
         for place in (folder / "results.md", *pages):
             _write(place, page)
         say(f"{number}/{len(runs)}  {_line(cell, table.metric)}")
     return record
+
+
+def _place(cell: Recipe | CellRecord) -> tuple[str, str, int]:
+    """Return where a run stands in its table."""
+    return cell.row, cell.factor, cell.seed
+
+
+def _with_others(
+    mine: Sequence[CellRecord], file: Path, digests: Mapping[tuple[str, str, int], str]
+) -> list[CellRecord]:
+    """Add what is recorded for other places of the table, by the recipe that is there today."""
+    if not file.is_file():
+        return list(mine)
+    taken = {_place(cell) for cell in mine}
+    stored = TableRecord.model_validate_json(file.read_text(encoding="utf-8")).cells
+    others = [c for c in stored if _place(c) not in taken and digests.get(_place(c)) == c.recipe]
+    return [*mine, *others]
 
 
 def _run(run: Recipe, store: StageStore, device: torch.device) -> CellRecord:

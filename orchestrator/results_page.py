@@ -34,6 +34,9 @@ def _head(table: Table, record: TableRecord) -> str:
         "ours for orientation, and a difference says nothing about either."
     )
     machine = ", ".join(f"{name} {value}" for name, value in record.machine.items())
+    others = sorted({c.commit for c in record.cells} - {record.machine.get("commit", ""), ""})
+    if others:
+        machine += f"; some cells are from commit {', '.join(others)}"
     return (
         f"# {table.title}\n\n{protocol} Ours: mean over seeds in percent, ± half the width of the "
         f"95 % t-interval, number of seeds; metric `{table.metric}`.\n\n"

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from orchestrator import reproduce as running
 from orchestrator import tables
 from orchestrator.cli import app
+from orchestrator.execute import Outcome
 from orchestrator.reproduce import CellRecord, TableRecord, reproduce
 from orchestrator.results_page import measured, render
 from orchestrator.tables import Table, Wanted, load_table, recipes
@@ -182,6 +183,7 @@ def test_a_table_runs_shares_its_trunk_and_goes_on_where_it_stopped(tmp_path: Pa
         (tmp_path / "runs/tables/digits_lt/results.json").read_text(encoding="utf-8")
     )
     assert [cell.row for cell in record.cells] == [r.name for r in load_table("digits_lt")[0].rows]
+    assert {cell.commit for cell in record.cells} == {record.machine["commit"]}
     shown = measured(record, "evaluate/accuracy/balanced", "cRT", "20")
     assert shown is not None
     assert f"| cRT | {shown.mean:.2f} (1 seed) |" in page
@@ -204,6 +206,29 @@ def test_a_training_that_fails_is_a_result_and_the_table_goes_on(
     assert "FAILED" in said[1]
     page = (tmp_path / "tables/small/results.md").read_text(encoding="utf-8")
     assert "- LA, 5, seed 0: loss is nan at logit_adjustment" in page
+
+
+def test_rows_that_are_not_run_again_stay_on_the_page_unless_their_recipe_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(experiment: Any, *_: Any) -> Outcome:
+        tau = experiment.rebalance.method.model_dump().get("tau", 0.25)
+        return Outcome({}, {"evaluate/accuracy": tau / 2}, [], 0.0)
+
+    monkeypatch.setattr(running, "execute", measure)
+
+    def ran(table: Table, *rows: str) -> list[tuple[str, float]]:
+        folder = ROOT / "experiments"
+        wanted = Wanted(rows, ("5",), (0,))
+        whole = recipes(table, folder, (), Wanted(seeds=(0,)))
+        found = recipes(table, folder, (), wanted)
+        record = reproduce(table, found, str(tmp_path), whole=whole, say=lambda line: None)
+        return [(cell.row, cell.metrics["evaluate/accuracy"]) for cell in record.cells]
+
+    assert ran(small(), "LA") == [("LA", 0.5)]
+    assert ran(small(), "CE") == [("CE", 0.125), ("LA", 0.5)]
+    changed = [{"name": "CE"}, {"name": "LA", "settings": {"rebalance.method": "tau_norm"}}]
+    assert ran(small(rows=changed), "CE") == [("CE", 0.125)]
 
 
 # --- the page -------------------------------------------------------------------------------------
