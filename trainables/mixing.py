@@ -46,16 +46,22 @@ def paired(labels: torch.Tensor, share: float, partner: torch.Tensor) -> Mix:
     return Mix(partner, share, labels, labels[partner], share)
 
 
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
+
+
 def draw_share(alpha: float, generator: torch.Generator) -> float:
     """Draw from the Beta(alpha, alpha) distribution."""
     # torch's own Beta can't draw from a generator that is handed in
-    seed = int(torch.randint(2**62, (), generator=generator))
-    return float(np.random.default_rng(seed).beta(alpha, alpha))
+    return float(np.random.default_rng(_seed(generator)).beta(alpha, alpha))
 
 
 def draw_partners(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Draw a permutation of the samples of a batch, on the device of its labels."""
-    order = torch.randperm(len(labels), generator=generator)
+    # from a generator of its own: what is drawn next must not depend on the size of the batch,
+    # or workers whose last batches differ would mix with different shares from then on
+    own = torch.Generator().manual_seed(_seed(generator))
+    order = torch.randperm(len(labels), generator=own)
     return order.to(labels.device, non_blocking=True)
 
 

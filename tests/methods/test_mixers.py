@@ -190,7 +190,8 @@ def test_one_seed_is_one_mix(method: Mixer) -> None:
             assert torch.equal(one.partner, other.partner)
             assert (one.share, one.box, one.depth) == (other.share, other.box, other.depth)
     if hasattr(method, "alpha"):
-        assert len({mix.share for mix in drawn(method) if mix is not None}) > 5
+        # with alpha 0.1 most boxes of so small an image are all or nothing
+        assert len({mix.share for mix in drawn(method) if mix is not None}) > 3
 
 
 @everything
@@ -256,6 +257,17 @@ def test_new_images_are_the_loss_of_their_own_label() -> None:
 
 
 # --- properties ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [Mixup(), ManifoldMixup(variant="paper"), CutMix()])
+def test_the_next_draw_does_not_depend_on_the_size_of_the_batch(method: Mixer) -> None:
+    following = []
+    for size in (3, 700):
+        draw = seeded()
+        for _ in range(3):
+            method.supplied({**batch(size), "generator": draw})
+        following.append(torch.rand(2, generator=draw))
+    assert torch.equal(*following)
 
 
 def test_equal_counts_make_remix_mixup() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainables import mixing
 from trainables.artifacts import LabelledView
 from trainables.context import Context
 from trainables.data import Views, build_views
@@ -27,6 +28,7 @@ from trainables.distributed import (
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment, Training, load_experiment
 from trainables.loop import Group, Kept, NonFiniteLossError, fit
+from trainables.methods.mixers import mixup
 from trainables.pipeline import plan, run_step
 from trainables.settings import assign
 
@@ -196,6 +198,31 @@ def test_two_workers_equal_one_with_the_same_global_batch(case: str, group: Work
         assert mine.keys() == theirs.keys()
         loss = f"{stage}/loss"
         assert mine[loss] == pytest.approx(theirs[loss], rel=1e-6)
+
+
+def train_mixed(context: Context) -> dict[str, Any]:
+    """Train on mixed images of a written stream, and keep the shares that were drawn."""
+    shares: list[float] = []
+
+    def listening(alpha: float, generator: torch.Generator) -> float:
+        shares.append(mixing.draw_share(alpha, generator))
+        return shares[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixup, "draw_share", listening)
+        changes = {"classify.mixing": "mixup", "classify.sampler": "class_aware"}
+        return train(context, "classify", changes) | {"shares": shares}
+
+
+def test_workers_mix_with_one_share_and_part_one_stream(group: Workers) -> None:
+    one = train_mixed(Context())
+    first, second = group(train_mixed)
+    assert len(set(first["shares"])) == len(first["shares"]) > 1
+    assert first["shares"] == second["shares"] == one["shares"]
+    for name, tensor in first["states"].items():
+        assert torch.equal(second["states"][name], tensor), name
+    for name in ("classify/steps", "classify/samples_per_epoch"):
+        assert [r[name] for r in first["reports"]] == [r[name] for r in one["reports"]]
 
 
 def test_an_update_of_the_trunk_by_two_workers(group: Workers) -> None:
