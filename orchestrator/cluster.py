@@ -8,7 +8,9 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ WORKER_CPUS = 0.9
 # Ray tells that its token is on, as it should be, at every start.
 TOKEN_LOG = "ray._private.authentication.authentication_token_setup"
 MOST_WARMED = 64  # tasks at start; on a large cluster most nodes start their workers anyway
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head
+JOIN_SECONDS = 900.0  # set-up builds an environment on each machine
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -57,6 +61,55 @@ def connect_ray(address: str | None, workers: int = 1) -> dict[str, float]:
             configure_logging=True,
         )
     return {name: float(value) for name, value in ray.cluster_resources().items()}
+
+
+def await_machines(say: Callable[[str], None]) -> None:
+    """Wait until the machines have joined that ``ray up`` was told to start; elsewhere don't wait.
+
+    ``ray up`` returns when the head runs. A sweep counts machines once, at its start: one that is
+    submitted at once would use the head alone to its end.
+
+    Args:
+        say: Told once what is waited for, and who did not come.
+    """
+    import psutil
+    import ray
+
+    expected = machines_of(BOOTSTRAP.expanduser())
+    if expected == 0:
+        return
+    if any(child.name() == "gcs_server" for child in psutil.Process().children()):
+        return  # this process started a Ray of its own: the cluster is down
+    await_count(lambda: sum(node["Alive"] for node in ray.nodes()), expected, say)
+
+
+def machines_of(file: Path) -> int:
+    """Return how many machines a cluster's configuration starts at once; 0: there is none."""
+    import yaml
+
+    if not file.is_file():
+        return 0
+    kinds = yaml.safe_load(file.read_text(encoding="utf-8")).get("available_node_types", {})
+    return 1 + sum(int(kind.get("min_workers", 0)) for kind in kinds.values())
+
+
+def await_count(
+    count: Callable[[], int],
+    expected: int,
+    say: Callable[[str], None],
+    seconds: float = JOIN_SECONDS,
+    poll_seconds: float = 1.0,
+) -> None:
+    """Wait until ``count`` reaches ``expected``; after ``seconds`` go on with what is there."""
+    end, told = time.monotonic() + seconds, False
+    while (there := count()) < expected:
+        if time.monotonic() > end:
+            say(f"{there} of {expected} machines joined; going on with them")
+            return
+        if not told:
+            say(f"{there} of {expected} machines have joined; waiting for the others")
+        told = True
+        time.sleep(poll_seconds)
 
 
 class Importing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.records import Objective, SweepRecord, TrialRecord
+from orchestrator.records import Objective, PromotionRecord, SweepRecord, TrialRecord
 
 
 class SweepDisplay:
@@ -125,3 +126,43 @@ def reuse(record: SweepRecord) -> Counter[str]:
             counts["asked"] += 1
             counts["reused" if use.reused else "computed"] += 1
     return counts
+
+
+def say_next_steps(record: SweepRecord, folder: Path, console: Console, *, done: bool) -> None:
+    """Write the report; print what was computed and reused, the verdict, and how to go on.
+
+    Args:
+        record: Of the sweep.
+        folder: Of the sweep; the report goes there.
+        console: Where to print.
+        done: All trials ended; else the command that goes on is printed.
+    """
+    from orchestrator.report import write_report
+
+    uses = reuse(record)
+    console.print(
+        f"stage results: {uses['asked']} asked for, {uses['computed']} computed, "
+        f"{uses['reused']} reused"
+    )
+    if record.promotion is not None:
+        _say_verdict(record.promotion, console)
+    path = write_report(record, folder)
+    console.print(f"report   {path}", soft_wrap=True, highlight=False)
+    console.print("compare  make ui        then open the address it prints", highlight=False)
+    if done:
+        console.print("next     orchestrator promote list        versions, aliases, roll back")
+    else:
+        console.print(f"resume   the same command with --name {record.name}", highlight=False)
+
+
+def _say_verdict(promotion: PromotionRecord, console: Console) -> None:
+    """Print what the registry did, and each gate's reason."""
+    verdict = "is now champion" if promotion.promoted else "was refused"
+    console.print(f"{promotion.model} version {promotion.version} {verdict}", highlight=False)
+    for gate in promotion.gates:
+        console.print(
+            f"  {'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.reason}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -19,7 +19,6 @@ if __name__ == "__main__":  # its own folder must not shadow modules, its projec
         sys.path.insert(0, str(here.parent))
 
 from orchestrator.options import SweepOptions, local_folder
-from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
     from ray.tune import Tuner
@@ -45,13 +44,20 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
     """
     from rich.console import Console as RichConsole
 
+    from orchestrator.opening import folder_of, is_complete, open_record
+    from orchestrator.progress import say_next_steps
     from trainables.experiment import load_experiment
 
     console = console or RichConsole()
     started = time.monotonic()
     base = load_experiment(options.experiment, options.sets)
-    _start_ray(options)
-    job = SweepJob(options, base, console)
+    record = open_record(options, base)
+    if is_complete(record, options):
+        console.print(f"sweep '{record.name}' is complete; more --trials go on with it")
+        say_next_steps(record, folder_of(options, record.name), console, done=True)
+        return record
+    _start_ray(options, console)
+    job = SweepJob(options, base, record, console)
     before = job.record.seconds
     try:
         job.search()
@@ -61,20 +67,21 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
     finally:
         job.record.seconds = before + time.monotonic() - started
         job.close()
-    from orchestrator.report import write_report
-
-    job.say_next_steps(write_report(job.record, job.folder))
+    say_next_steps(job.record, job.folder, console, done=job.done)
     return job.record
 
 
-def _start_ray(options: SweepOptions) -> None:
+def _start_ray(options: SweepOptions, console: Console) -> None:
     """Start or join Ray, and import what a search needs while its processes come up."""
     import ray  # noqa: F401  (before the thread: nothing of Ray is imported by two at a time)
 
-    from orchestrator.cluster import Importing, connect_ray, import_all, warm_up
+    from orchestrator.cluster import Importing, await_machines, connect_ray, import_all, warm_up
     from trainables.lazy import load_deferred
 
     importing = Importing(NOT_RAYS)
+    connect_ray(options.address, options.workers)
+    if options.address is None:
+        await_machines(console.print)
     warm_up(connect_ray(options.address, options.workers))
     importing.wait()
     load_deferred()
@@ -87,51 +94,27 @@ class SweepJob:
     Args:
         options: What was asked for.
         base: The recipe that trials change.
+        record: Of the sweep; see `open_record`.
         console: Where progress is shown.
 
     Raises:
-        ConfigError: The name belongs to a sweep of another recipe, or the cluster is too small.
+        ConfigError: The recipe cannot run.
     """
 
-    def __init__(self, options: SweepOptions, base: Experiment, console: Console) -> None:
-        from orchestrator.options import parse_objective
-        from search_spaces import objectives
+    def __init__(
+        self, options: SweepOptions, base: Experiment, record: SweepRecord, console: Console
+    ) -> None:
+        from orchestrator.opening import folder_of
         from trainables.pipeline import plan
 
         self.options, self.base, self.console = options, base, console
         self.done = False
-        name = options.name or f"{options.study}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        root = local_folder(options.storage)
-        self.root, self.folder = root, root / "sweeps" / name
+        self.root = local_folder(options.storage)
+        self.folder = folder_of(options, record.name)
         plan(base)  # a recipe that cannot run is refused before anything starts
-        named = (parse_objective(text) for text in objectives(options.study))
-        self.objectives = list(options.objectives or named)
-        self.record = self._open_record(name)
+        self.record = record
+        self.objectives = list(options.objectives or record.objectives)
         self.tracker = self._open_tracker()
-
-    def _open_record(self, name: str) -> SweepRecord:
-        """Load the record of a sweep that goes on, or begin one."""
-        from orchestrator.records import SweepRecord
-
-        tree = self.base.model_dump(mode="json")
-        if (self.folder / "sweep.json").is_file():
-            record = SweepRecord.load(self.folder)
-            if record.experiment != tree or record.study != self.options.study:
-                raise ConfigError(
-                    f"sweep '{name}' exists with another recipe or study ({record.study}); "
-                    "give a new --name, or the recipe and study it was started with"
-                )
-            # the study tries these recipes again, under new numbers
-            record.trials = [t for t in record.trials if t.state != "RUNNING"]
-            return record
-        return SweepRecord(
-            name=name,
-            study=self.options.study,
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            experiment=tree,
-            objectives=self.objectives,
-            environment={},
-        )
 
     def _open_tracker(self) -> Tracker:
         from orchestrator.tracking import Tracker
@@ -364,34 +347,6 @@ class SweepJob:
         self.tracker.close()
         self.record.run_id = self.tracker.run_id("sweep")
         self.record.save(self.folder)
-
-    def say_next_steps(self, report: Path) -> None:
-        """Print what was computed and reused, the verdict, and the commands to go on with."""
-        from orchestrator.progress import reuse
-
-        say = self.console.print
-        uses = reuse(self.record)
-        say(
-            f"stage results: {uses['asked']} asked for, {uses['computed']} computed, "
-            f"{uses['reused']} reused"
-        )
-        promotion = self.record.promotion
-        if promotion is not None:
-            verdict = "is now champion" if promotion.promoted else "was refused"
-            say(f"{promotion.model} version {promotion.version} {verdict}", highlight=False)
-            for gate in promotion.gates:
-                say(
-                    f"  {'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.reason}",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
-        say(f"report   {report}", soft_wrap=True, highlight=False)
-        say("compare  make ui        then open the address it prints", highlight=False)
-        if self.done:
-            say("next     orchestrator promote list        versions, aliases, roll back")
-        else:
-            say(f"resume   the same command with --name {self.record.name}", highlight=False)
 
 
 def main() -> None:

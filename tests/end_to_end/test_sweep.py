@@ -141,7 +141,9 @@ def test_the_same_command_again_adds_nothing(record: SweepRecord, storage: Path)
     arguments = ("--trials", "5", "--finalists", "1", "--seeds", "2")
     done = sweep(storage, "first", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "sweep 'first' is complete" in done.stdout
     again = SweepRecord.load(storage / "sweeps" / "first")
+    assert again.promotion == record.promotion
     assert [t.model_dump() for t in again.trials] == [t.model_dump() for t in record.trials]
 
 

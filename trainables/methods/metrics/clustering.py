@@ -46,13 +46,13 @@ class Clustering(Metric):
         given, true = clusters.cpu(), labels.cpu()
         per_class = torch.stack([right[true == label].mean() for label in true.unique()])
         result = {
-            "accuracy": right.mean(),
-            "accuracy_balanced": per_class.mean(),
+            "accuracy": float(right.mean()),
+            "accuracy_balanced": float(per_class.mean()),
             "nmi": mutual_information(true, given),
             "ari": adjusted_rand(true, given),
         }
         if num_known is not None:
             for name, part in (("known", true < num_known), ("novel", true >= num_known)):
                 if part.any():
-                    result[f"accuracy_{name}"] = right[part].mean()
-        return {f"clustering/{name}": float(value) for name, value in result.items()}
+                    result[f"accuracy_{name}"] = float(right[part].mean())
+        return {f"clustering/{name}": value for name, value in result.items()}
