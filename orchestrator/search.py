@@ -124,12 +124,20 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         past = study.get_trials(deepcopy=False)
         # a run that goes on must not draw again what the run before it drew
         study.sampler = GroupedTPE(_derive(self.manifest.seed, len(past)))
-        if not past:  # the base comes first: what a search must beat
+        if not past:
+            self._begin(study)
+        self._settle(study, past)
+        return study
+
+    def _begin(self, study: Study) -> None:
+        """Enqueue the base, which a search must beat, or all points of a grid."""
+        listed = search_spaces.grid(self.manifest.space, self.base)
+        for params in listed:
+            study.enqueue_trial(params)
+        if not listed:
             start = Start()
             self._vary(Pick(start), self.base)
             study.enqueue_trial(start.params, user_attrs={"baseline": True})
-        self._settle(study, past)
-        return study
 
     def _settle(self, study: Study, trials: Sequence[FrozenTrial], driver_died: int = 1) -> None:
         """Set trials that nobody runs to FAIL and enqueue their recipes."""

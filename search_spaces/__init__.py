@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from typing import Any
 
+from search_spaces.grid import points
 from search_spaces.pick import Pick
 from trainables.errors import ConfigError, did_you_mean
 from trainables.experiment import Experiment
@@ -19,7 +21,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['full', 'long_tail', 'open_world', 'update']
+        ['ablation', 'full', 'long_tail', 'open_world', 'update']
     """
     return sorted({m.name for m in pkgutil.iter_modules(__path__)} - NOT_A_SPACE)
 
@@ -84,6 +86,17 @@ def objectives(space: str) -> tuple[str, ...]:
     if not found:
         raise ConfigError(f"search space '{space}' has no OBJECTIVES; give --objective METRIC:max")
     return found
+
+
+def grid(space: str, base: Experiment) -> list[dict[str, Any]]:
+    """Return the parameters of every point of a space that is a grid (``GRID = True``), else none.
+
+    Example:
+        >>> len(grid("ablation", Experiment())), grid("long_tail", Experiment())
+        (9, [])
+    """
+    module = importlib.import_module(resolve(space).partition(":")[0])
+    return list(points(load(space), base)) if getattr(module, "GRID", False) else []
 
 
 def describe(space: str) -> str:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class _Walk:
-    """Answers with listed values by their places; a question beyond the places gets the first."""
+    """Answers with listed values by their places, the base's own first.
+
+    A question beyond the places gets the first.
+    """
 
     def __init__(self, places: list[int]) -> None:
         self.places = places
@@ -32,13 +35,16 @@ class _Walk:
             raise ConfigError(f"{name}: a range of numbers cannot be enumerated; list its values")
         asked = len(self.trail)
         place = self.places[asked] if asked < len(self.places) else 0
-        self.trail.append((name, place, len(allowed.values)))
-        self.params[name] = allowed.values[place]
-        return allowed.values[place]
+        values = sorted(allowed.values, key=lambda value: value != default)
+        self.trail.append((name, place, len(values)))
+        self.params[name] = values[place]
+        return values[place]
 
 
 def points(vary: Vary, base: Experiment) -> Iterator[dict[str, Any]]:
     """Yield the parameters of every point of a space, conditional choices included.
+
+    The first point is the base, or as near to it as the lists allow.
 
     Args:
         vary: The space's function; it must list all that it asks for.
@@ -54,7 +60,7 @@ def points(vary: Vary, base: Experiment) -> Iterator[dict[str, Any]]:
         ...         pick.value("seed", 0, Choice((0, 1)))
         ...     return assign(base, pick.changes)
         >>> list(points(vary, Experiment()))
-        [{'evaluate.bins': 10, 'seed': 0}, {'evaluate.bins': 10, 'seed': 1}, {'evaluate.bins': 15}]
+        [{'evaluate.bins': 15}, {'evaluate.bins': 10, 'seed': 0}, {'evaluate.bins': 10, 'seed': 1}]
     """
     places: list[int] = []
     while True:

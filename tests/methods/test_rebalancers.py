@@ -411,6 +411,17 @@ def test_any_loss_on_logits_can_train_a_head(cls: type) -> None:
         assert any(not torch.allclose(other.state[k], v) for k, v in plain.state.items()), loss
 
 
+def test_samples_as_they_come_are_each_drawn_once_per_epoch() -> None:
+    given, classifier = samples(), trained()
+    method = CRT(draws="instance_balanced", epochs=3, batch_size=16)
+    job = method.job(classifier=classifier, labels=given["labels"], generator=seeded())
+    for epoch in job.draws.split(len(given["labels"])):
+        assert epoch.sort().values.tolist() == list(range(len(given["labels"])))
+    balanced = CRT(epochs=30).job(classifier=classifier, labels=given["labels"], generator=seeded())
+    share = torch.bincount(given["labels"][balanced.draws]) / len(balanced.draws)
+    torch.testing.assert_close(share, torch.full((3,), 1 / 3), atol=0.05, rtol=0.0)
+
+
 def test_a_loss_that_needs_more_than_logits_is_refused_by_name() -> None:
     assert "features" in Loss.shelf["influence_balanced"].needs()
     with pytest.raises(ValueError, match="'influence_balanced' needs features; a head on frozen"):

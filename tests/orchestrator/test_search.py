@@ -82,6 +82,13 @@ def test_the_base_comes_first(searcher: Any) -> None:
     assert search.suggest("b")["params"]["update.training.lr"] != 0.03
 
 
+def test_a_grid_is_tried_point_by_point_and_each_once(searcher: Any) -> None:
+    search = searcher(space="ablation", num_trials=9)
+    found = [search.suggest(f"ray_{n}")["params"] for n in range(9)]
+    assert found[0]["classify.loss"] == Experiment().classify.loss.name
+    assert len({json.dumps(params, sort_keys=True) for params in found}) == 9
+
+
 def test_what_the_base_has_out_of_range_is_drawn_at_first(searcher: Any) -> None:
     changes = {"update.training.lr": 5.0, "discover.pseudo_labeler": "oracle"}
     first = searcher(base=assign(Experiment(), changes)).suggest("a")["params"]

@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 import search_spaces
+from search_spaces.grid import points
 from search_spaces.long_tail import LINEAR_CORRECTIONS, MARGIN_LOSSES
 from search_spaces.pick import Defaults, FromTrial, Pick, Replay
 from trainables.errors import ConfigError
@@ -77,8 +78,9 @@ class TestSpace:
 
     def test_trials_differ_and_can_be_planned(self, space: str, base: Experiment) -> None:
         found = [experiment for experiment, _, _ in trials(space, base, count=20)]
-        # two draws may agree where no number is searched
-        assert len({experiment.digest() for experiment in found}) > 15
+        # two draws may agree where no number is searched; a grid has a few points in all
+        points = len(search_spaces.grid(space, base))
+        assert len({experiment.digest() for experiment in found}) > (points // 2 or 15)
         for experiment in found:
             plan(experiment)
 
@@ -128,6 +130,43 @@ def test_mixing_goes_with_losses_on_logits_alone() -> None:
         assert ("classify.mixing" in trial.params) is not compares
         if compares:
             assert experiment.classify.mixing.name == params["classify.mixing"] == "none"
+
+
+def test_ablation_is_three_trunks_by_three_heads() -> None:
+    base = Experiment()
+    vary = search_spaces.load("ablation")
+    listed = search_spaces.grid("ablation", base)
+    recipes = [vary(Pick(Replay(params)), base) for params in listed]
+    assert len({recipe.digest() for recipe in recipes}) == len(recipes) == 9
+    ways = {("cross_entropy", "instance_balanced"), ("cost_sensitive", "instance_balanced")}
+    ways.add(("cross_entropy", "class_balanced"))
+    first = recipes[0]
+    assert (first.classify, first.rebalance.method.name) == (base.classify, "crt"), "base first"
+    trunks = {(r.classify.loss.name, r.classify.sampler.name) for r in recipes}
+    heads = {(r.rebalance.method.loss.name, r.rebalance.method.draws) for r in recipes}
+    assert trunks == heads == ways
+    drawn = {json.dumps(params, sort_keys=True) for _, params, _ in trials("ablation", base, 100)}
+    known = {json.dumps(vary_params(vary, params, base), sort_keys=True) for params in listed}
+    assert drawn == known, "what is drawn and what is listed are the same points"
+
+
+def vary_params(vary: Any, params: dict[str, Any], base: Experiment) -> dict[str, Any]:
+    pick = Pick(Replay(params))
+    vary(pick, base)
+    return pick.changes
+
+
+def test_ablation_keeps_the_settings_of_a_base_that_retrains() -> None:
+    base = assign(BASES["defaults"], {"rebalance.method": {"crt": {"epochs": 3}}})
+    vary = search_spaces.load("ablation")
+    recipes = [vary(Pick(Replay(p)), base) for p in search_spaces.grid("ablation", base)]
+    assert {recipe.rebalance.method.epochs for recipe in recipes} == {3}
+
+
+def test_a_space_with_a_range_has_no_grid() -> None:
+    assert search_spaces.grid("long_tail", BASES["defaults"]) == []
+    with pytest.raises(ConfigError, match="a range of numbers cannot be enumerated"):
+        list(points(lambda pick, base: pick.field(base, "classify.training.lr"), Experiment()))
 
 
 def test_full_covers_the_three_and_shares_trunks() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field, model_validator
@@ -26,13 +26,14 @@ class Rebalancer(Method):
 
 
 class BalancedTraining(BaseModel):
-    """What the rebalancers share that train a head with every class drawn alike.
+    """What the rebalancers share that train a head, by default with every class drawn alike.
 
-    Draws have probability ``1 / (C n_{y_i})`` per sample, as many per epoch as there are samples.
-    SGD with momentum 0.9, half-cosine learning rate. Augmentation plays no part: the features are
-    cached. An absent class is never drawn as a target.
+    As many draws per epoch as there are samples. SGD with momentum 0.9, half-cosine learning rate.
+    Augmentation plays no part: the features are cached. An absent class is never a target.
 
     Args:
+        draws: ``class_balanced``: with probability ``1 / (C n_{y_i})`` per sample;
+            ``instance_balanced``: every sample once per epoch, in a new order.
         loss: What is minimised: any loss that needs logits, labels, class counts and progress
             alone. The counts are those of the training images, not of the draws: a loss that holds
             the prior already (``balanced_softmax``) would correct twice.
@@ -42,6 +43,7 @@ class BalancedTraining(BaseModel):
         weight_decay: L2 penalty on what trains, >= 0.
     """
 
+    draws: Literal["class_balanced", "instance_balanced"] = "class_balanced"
     loss: Annotated[Loss, Choice(("cross_entropy", "label_aware_smoothing"))] = CrossEntropy()
     epochs: Annotated[int, Field(ge=0)] = 10
     lr: Annotated[float, Field(gt=0), Range(0.01, 1.0, log=True)] = 0.1
@@ -70,7 +72,7 @@ class BalancedTraining(BaseModel):
         slow: Iterable[torch.nn.Parameter] = (),
         slow_factor: float = 1.0,
     ) -> HeadJob:
-        """Return the job of training a head module on class-balanced draws.
+        """Return the job of training a head module on samples drawn as `draws` says.
 
         Args:
             module: Its parameters that require a gradient train.
@@ -83,9 +85,11 @@ class BalancedTraining(BaseModel):
         from trainables import head_training as heads
         from trainables.objectives import head_objective
 
-        draws = heads.class_balanced_draws(
-            labels, num_draws=self.epochs * len(labels), generator=generator
-        )
+        if self.draws == "instance_balanced":
+            draws = heads.shuffled_draws(len(labels), epochs=self.epochs, generator=generator)
+        else:
+            number = self.epochs * len(labels)
+            draws = heads.class_balanced_draws(labels, num_draws=number, generator=generator)
         steps = -(-len(draws) // self.batch_size)
         return heads.HeadJob(
             module=module,

@@ -21,6 +21,7 @@ class ClassifierBound(BalancedTraining, Rebalancer):
     head this trunk allows; what is missing above it is the trunk's part.
 
     Args:
+        draws: ``class_balanced`` or ``instance_balanced`` (every sample once per epoch).
         loss: As in `crt`.
         epochs: Passes over all these images, >= 0; 10 as in `crt`.
         lr: First learning rate, > 0; as in `crt`.
@@ -71,6 +72,7 @@ class ClassifierBound(BalancedTraining, Rebalancer):
     ) -> Classifier:
         known = (pool_labels >= 0) & (pool_labels < len(classifier.class_counts))
         retrained = CRT(
+            draws=self.draws,
             loss=self.loss,
             epochs=self.epochs,
             lr=self.lr,

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 class CRT(HeadRebalancing, Rebalancer):
     """Trains a new head of the same kind on frozen features, every class drawn alike (cRT).
 
-    The rest of training is that of `BalancedTraining`: draws with probability ``1 / (C n_{y_i})``
-    per sample, SGD with momentum 0.9, half-cosine learning rate.
+    The training is that of `BalancedTraining`: SGD with momentum 0.9, half-cosine learning rate.
+    With draws of samples as they come it is what cRT is compared with in ablations.
 
     Args:
+        draws: ``class_balanced`` or ``instance_balanced`` (every sample once per epoch).
         loss: What is minimised; cross-entropy in the paper. Any that needs logits, labels, class
             counts and progress alone.
         epochs: Passes, >= 0; 10 in the paper for ImageNet-LT. 0 gives an untrained head.

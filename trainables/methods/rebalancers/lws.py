@@ -20,6 +20,7 @@ class LWS(HeadRebalancing, Rebalancer):
     lets w and b follow slowly.
 
     Args:
+        draws: ``class_balanced`` or ``instance_balanced`` (every sample once per epoch).
         loss: What is minimised; cross-entropy in the paper. Any that needs logits, labels, class
             counts and progress alone.
         epochs: Passes, >= 0; 5 in the reference code for CIFAR-sized data. 0 changes nothing.

@@ -21,6 +21,7 @@ class LWSPlus(HeadRebalancing, Rebalancer):
     was shifted (``extract.batchnorm: shifted``) it is the second stage of MiSLAS.
 
     Args:
+        draws: ``class_balanced`` or ``instance_balanced`` (every sample once per epoch).
         loss: What is minimised; `label_aware_smoothing` in the paper. Any that needs logits,
             labels, class counts and progress alone.
         epochs: Passes, >= 0; 10 in the paper. 0 changes nothing.
