@@ -74,8 +74,10 @@ def run(
     truth = torch.from_numpy(pool_labels.labels)
     num_known = pool_labels.num_known
     mapping = majority_classes(pseudo_labels, truth, num_known, pool_labels.num_novel)
-    predictions = _updated_predictions(updated_backbone, updated_classifier, views, context)
-    predicted = mapping[predictions]
+    seen = held.features  # an update that left the trunk alone sees the same
+    if not _same_trunk(backbone, updated_backbone):
+        seen = _features(updated_backbone, views, context)
+    predicted = mapping[predict_logits(updated_classifier, seen).argmax(1)]
     validation = calibrated(scorer, predict_logits(classifier, features.validation_known))
     parts = {
         **_known_metrics(settings, classifier, held),
@@ -102,8 +104,7 @@ def _held_out(
     views: tuple[LabelledView, LabelledView],
     context: Context,
 ) -> _Held:
-    trunk = from_artifact(backbone).to(context.device)
-    features = torch.cat([extract_features(trunk, view, device=context.device) for view in views])
+    features = _features(backbone, views, context)
     logits = calibrated(scorer, predict_logits(classifier, features))
     sureness = confidence(
         scorer, features=features, logits=logits, class_counts=classifier.class_counts
@@ -231,15 +232,22 @@ def majority_classes(
     return names
 
 
-def _updated_predictions(
-    backbone: Backbone,
-    classifier: Classifier,
-    views: tuple[LabelledView, LabelledView],
-    context: Context,
+def _features(
+    backbone: Backbone, views: tuple[LabelledView, LabelledView], context: Context
 ) -> Tensor:
+    """Return the features of both held-out views, one after the other."""
     trunk = from_artifact(backbone).to(context.device)
-    features = torch.cat([extract_features(trunk, view, device=context.device) for view in views])
-    return predict_logits(classifier, features).argmax(1)
+    return torch.cat([extract_features(trunk, view, device=context.device) for view in views])
+
+
+def _same_trunk(one: Backbone, other: Backbone) -> bool:
+    """Say whether two trunks are equal bit by bit."""
+    return (
+        one.architecture == other.architecture
+        and one.image_size == other.image_size
+        and one.state.keys() == other.state.keys()
+        and all(torch.equal(value, other.state[name]) for name, value in one.state.items())
+    )
 
 
 def _update_metrics(held: _Held, predicted: Tensor, num_known: int) -> dict[str, float]:
