@@ -76,12 +76,19 @@ def test_rows_behind_the_training_share_the_trunk_of_plain_cross_entropy() -> No
     assert len(set(trunk.values())) == 9
 
 
-@pytest.mark.parametrize("name", ["cifar10_lt", "cifar100_lt"])
-def test_the_recipe_file_of_ldam_is_its_row(name: str) -> None:
-    table, folder = load_table(name)
-    wanted = Wanted(rows=("LDAM-DRW",), factors=("100",), seeds=(0,))
+@pytest.mark.parametrize(
+    ("file", "table_name", "row"),
+    [
+        ("cifar10_lt_200", "cifar10_lt", "LDAM-DRW"),
+        ("cifar100_lt_200", "cifar100_lt", "LDAM-DRW"),
+        ("mislas_cifar10_lt", "cifar10_lt", "MiSLAS"),
+    ],
+)
+def test_a_recipe_file_of_a_paper_is_its_row(file: str, table_name: str, row: str) -> None:
+    table, folder = load_table(table_name)
+    wanted = Wanted(rows=(row,), factors=("100",), seeds=(0,))
     (run,) = recipes(table, folder, (), wanted)
-    alone = load_experiment(ROOT / f"experiments/{name}_200.yaml")
+    alone = load_experiment(ROOT / f"experiments/{file}.yaml")
     assert alone.model_copy(update={"name": run.experiment.name}) == run.experiment
 
 
