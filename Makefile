@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env sweep test lint format lock docs ui bench clean
+.PHONY: help env sweep test rehearse lint format lock docs ui bench clean
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -40,6 +40,9 @@ sweep: $(STAMP)  ## search, compare, retrain the finalists, register and promote
 
 test: $(STAMP)  ## run all tests; ARGS='-k name' picks some
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+rehearse: $(STAMP)  ## try cluster.yaml on three pretend hosts on this machine (root, minutes)
+	$(BIN)/python tests/rehearsal/rehearse.py
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
