@@ -26,6 +26,7 @@ OBJECTIVES = ("evaluate/accuracy/balanced:max",)
 # A margin is a share of the head's scale; on unscaled logits it drowns everything else.
 MARGIN_LOSSES = ("arcface", "cosface", "ldam")
 SCALED_HEADS = ("cosine", "causal_norm")
+EXPERT_LOSSES = ("ride", "sade")
 # An activation map is a linear head's view of the maps that the trunk pools.
 ACTIVATION_MIXERS = ("cam_resampling",)
 POOLED_TRUNKS = ("fastnet", "resnet32", "resnet18_small")
@@ -40,6 +41,8 @@ def choose_training(pick: Pick, base: Experiment) -> None:
     losses = [name for name in losses if Loss.parse(name).trains_head()]  # others go into `joint`
     if base.classify.head.name not in SCALED_HEADS:
         losses = [name for name in losses if name not in MARGIN_LOSSES]
+    if base.classify.head.name != "experts":
+        losses = [name for name in losses if name not in EXPERT_LOSSES]
     samplers = suited(Sampler, classify.PROVIDES["sampler"])
     loss = pick.method("classify.loss", base.classify.loss, losses)
     pick.method("classify.sampler", base.classify.sampler, samplers)

@@ -192,6 +192,25 @@ class Classify(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _experts_are_those_of_the_loss(self) -> Classify:
+        """Refuse a loss on experts without them, and branches of two kinds."""
+        ending, wanted = self.head.trunk_ending, self.branches.trunk_ending
+        count = getattr(self.head, "count", 0) if self.head.name == "experts" else 0
+        number = self.loss.num_experts
+        if "expert_logits" in self.loss.needs() and (not count or number not in (0, count)):
+            raise ValueError(
+                f"classify.head: the loss '{self.loss.name}' needs the head 'experts' with "
+                f"{number or 'some'} of them; received '{self.head.name}'"
+                f"{f' with {count}' if count else ''}"
+            )
+        if ending and wanted and ending[0] != wanted[0]:
+            raise ValueError(
+                f"classify.head: classify.branches '{self.branches.name}' needs {wanted[0]} "
+                f"experts or another head; received {count}"
+            )
+        return self
+
 
 class Extract(Settings):
     """Features of every open view under the trained trunk, computed once for all that follows.

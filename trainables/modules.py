@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from trainables.experts import ExpertsHead
 from trainables.group_softmax import GroupSoftmaxHead
 from trainables.growth import check_prototypes, grow_rows
 
@@ -292,7 +293,7 @@ def grow_head(
         >>> grown(torch.ones(5, 2)).shape
         torch.Size([5, 4])
     """
-    if isinstance(module, LinearHead | MLPHead | AlignedHead | GroupSoftmaxHead):
+    if isinstance(module, LinearHead | MLPHead | AlignedHead | GroupSoftmaxHead | ExpertsHead):
         module.grow(num_new, prototypes, rescale=rescale, new_bias=new_bias)
     elif isinstance(module, CosineHead | CausalNormHead):
         module.grow(num_new, prototypes, rescale=rescale)

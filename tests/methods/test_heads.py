@@ -19,7 +19,7 @@ from trainables.modules import CausalNormHead, CosineHead, LinearHead, grow_head
 
 GOLDEN = golden("longtail_losses")
 REBALANCED = golden("longtail_rebalancers")
-D, C = 8, 5
+D, C = 12, 5
 
 
 def build(method: Head, classes: int = C, *, seed: int = 0) -> torch.nn.Module:

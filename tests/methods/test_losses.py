@@ -50,6 +50,9 @@ def batch(
     ).to(dtype)
     return {
         "logits": (3 * torch.randn(size, classes, generator=draw, dtype=torch.float64)).to(dtype),
+        "expert_logits": torch.randn(size, 3, classes, generator=draw, dtype=torch.float64).to(
+            dtype
+        ),
         "features": torch.randn(size, 6, generator=draw, dtype=torch.float64).to(dtype),
         "projections": unit[:size],
         "prototypes": unit[size : size + classes],
@@ -285,7 +288,7 @@ WRAPPED = [
     *(
         Flooding(base=Loss.parse(name))
         for name, cls in sorted(Loss.shelf.items())
-        if name != "flooding" and "projections" not in cls.needs()
+        if name != "flooding" and not {"projections", "expert_logits"} & cls.needs()
     ),
     *(Joint(base=Loss.parse(name)) for name in ("logit_adjustment", "deferred", "flooding")),
 ]
@@ -354,7 +357,7 @@ def test_extreme_logits_stay_finite(method: Loss) -> None:
 def test_order_of_the_batch_does_not_matter(method: Loss) -> None:
     given = batch(dtype=torch.float64)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(3))
-    names = ("logits", "features", "projections", "labels")
+    names = ("logits", "expert_logits", "features", "projections", "labels")
     shuffled = {**given, **{k: given[k][order] for k in names}}
     torch.testing.assert_close(method.supplied(shuffled), method.supplied(given))
 
@@ -362,7 +365,7 @@ def test_order_of_the_batch_does_not_matter(method: Loss) -> None:
 @everything
 def test_a_batch_seen_twice_has_the_same_mean(method: Loss) -> None:
     given = batch(dtype=torch.float64)
-    names = ("logits", "features", "projections", "labels")
+    names = ("logits", "expert_logits", "features", "projections", "labels")
     if "projections" in method.needs() and method.name != "psc":
         pytest.skip("contrastive: a copy of a sample is a positive pair")
     twice = {**given, **{k: torch.cat([given[k], given[k]]) for k in names}}
@@ -376,6 +379,7 @@ def test_names_of_classes_do_not_matter(method: Loss) -> None:
     renamed = {
         **given,
         "logits": given["logits"][:, order],
+        "expert_logits": given["expert_logits"][:, :, order],
         "labels": order.argsort()[given["labels"]],
         "class_counts": given["class_counts"][order],
         "prototypes": given["prototypes"][order],
@@ -396,6 +400,8 @@ def constant_on_purpose(method: Loss) -> str:
         return constant_on_purpose(base)
     if method.name == "focal" and method.form == "detached":
         return "the modulator is a constant"
+    if method.name == "ride" and method.diversity:
+        return "the mean of the experts is a constant"
     if method.name == "seesaw" and method.q:
         return "the compensation is a constant"
     if method.name == "influence_balanced" and method.variant == "paper":
@@ -407,7 +413,7 @@ def constant_on_purpose(method: Loss) -> str:
 def test_gradient_is_the_derivative(method: Loss) -> None:
     given = batch(4, dtype=torch.float64)
     given["labels"][3] = 0  # a pair of one class
-    names = sorted({"logits", "projections", "prototypes"} & method.needs())
+    names = sorted({"logits", "expert_logits", "projections", "prototypes"} & method.needs())
 
     def of_inputs(*inputs: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = method.supplied({**given, **dict(zip(names, inputs, strict=True))})

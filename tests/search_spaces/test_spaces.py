@@ -11,7 +11,7 @@ import pytest
 
 import search_spaces
 from search_spaces.grid import points
-from search_spaces.long_tail import LINEAR_CORRECTIONS, MARGIN_LOSSES
+from search_spaces.long_tail import EXPERT_LOSSES, LINEAR_CORRECTIONS, MARGIN_LOSSES
 from search_spaces.pick import Defaults, FromTrial, Pick, Replay
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
@@ -95,7 +95,8 @@ def test_long_tail_offers_everything_that_suits_the_base() -> None:
     base = BASES["defaults"]
     found = trials("long_tail", base, count=250)
     drawn = {key: {params.get(key) for _, params, _ in found} for key in LONG_TAIL}
-    losses = {n for n, c in Loss.shelf.items() if c().trains_head()} - set(MARGIN_LOSSES)
+    losses = {n for n, c in Loss.shelf.items() if c().trains_head()}
+    losses -= {*MARGIN_LOSSES, *EXPERT_LOSSES}
     assert drawn["classify.loss"] == losses
     assert drawn["classify.sampler"] == set(Sampler.shelf)
     assert drawn["classify.mixing"] >= set(Mixer.shelf)

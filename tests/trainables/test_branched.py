@@ -13,6 +13,7 @@ from trainables.backbone import branch_trunk, build_trunk, from_artifact, to_art
 from trainables.context import Context
 from trainables.errors import ConfigError
 from trainables.experiment import Classify
+from trainables.predict import head_module
 from trainables.settings import build
 from trainables.stages import classify, pretrain
 
@@ -130,10 +131,25 @@ HYBRID_SC = {"joint": {"contrast": "supcon", "weight": 1.0, "schedule": "cumulat
         ({"branches": "bbn"}, "fastnet+2xblock"),
         ({"branches": {"bbn": {"second_sampler": "class_aware"}}}, "fastnet+2xblock"),
         ({"branches": "hybrid", "loss": HYBRID_SC}, "fastnet"),
+        ({"branches": "bbn", "head": {"experts": {"count": 2}}}, "fastnet+2xblock"),
+        ({"loss": "sade", "head": "experts"}, "fastnet+3xstage"),
+        (
+            {"loss": "ride", "head": {"experts": {"base": "cosine", "own": "nothing"}}},
+            "fastnet",
+        ),
         ({"loss": "paco"}, "fastnet"),
         ({"loss": {"joint": {"contrast": "bcl", "base": "balanced_softmax"}}}, "fastnet"),
     ],
-    ids=["bbn", "bbn with an index stream", "hybrid", "paco", "joint"],
+    ids=[
+        "bbn",
+        "bbn with an index stream",
+        "hybrid",
+        "bbn of two classifiers",
+        "sade",
+        "ride",
+        "paco",
+        "joint",
+    ],
 )
 def test_the_stage_learns_and_its_artifacts_predict(
     changes: dict[str, Any], architecture: str
@@ -143,7 +159,9 @@ def test_the_stage_learns_and_its_artifacts_predict(
     trunk = from_artifact(result.backbone).eval()
     assert result.classifier.num_features == result.backbone.num_features == trunk.num_features
     assert result.classifier.feature_mean.shape == (trunk.num_features,)
-    assert set(result.classifier.state) == {"weight", "bias"}  # no projector, no queue
+    names = {name.rpartition(".")[2] for name in result.classifier.state}
+    assert names <= {"weight", "bias"}  # no projector, no queue
+    assert head_module(result.classifier)(torch.zeros(1, trunk.num_features)).shape == (1, 3)
 
 
 def test_a_trunk_that_already_has_its_branches_keeps_them() -> None:

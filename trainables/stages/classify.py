@@ -18,6 +18,7 @@ from trainables.companion import Companion
 from trainables.context import Context, ambient_rng
 from trainables.distributed import gathered, own_epoch, share_of_batch, synchronise_batchnorm
 from trainables.experiment import Classify
+from trainables.experts import ExpertsHead
 from trainables.loader import Batch, Loader, draw_positions
 from trainables.loop import Group, Kept, choose_precision, fit, num_steps
 from trainables.methods.losses import Loss
@@ -29,7 +30,7 @@ from trainables.mixing import Mix
 PROVIDES: dict[str, frozenset[str]] = {
     "loss": frozenset(
         {"logits", "features", "labels", "class_counts", "progress"}
-        | {"projections", "prototypes", "queue", "queue_labels"}
+        | {"projections", "prototypes", "queue", "queue_labels", "expert_logits"}
     ),
     "sampler": frozenset({"labels", "class_counts", "progress", "epochs", "generator"}),
     "augmentation": frozenset({"images", "generator"}),
@@ -268,7 +269,7 @@ class _Batches:
 def _branched(backbone: Backbone, settings: Classify, context: Context) -> tuple[Trunk, str]:
     """Return the trunk and the name of its architecture, with the branches that are asked for."""
     trunk, architecture = from_artifact(backbone), backbone.architecture
-    ending = settings.branches.trunk_ending
+    ending = settings.branches.trunk_ending or settings.head.trunk_ending
     if ending and not architecture.endswith(f"+{ending}"):
         architecture = f"{architecture}+{ending}"
         draws = context.generator("classify", "branches")
@@ -289,6 +290,8 @@ def _objective(
     """Return the loss of a step; ``given`` has labels and what goes with them."""
     features, labels = joined.features, joined.labels
     available = {**given, "features": features, "labels": labels, "logits": model.head(features)}
+    if isinstance(model.head, ExpertsHead):
+        available["expert_logits"] = model.head.each(features)
     if model.companion is not None:
         available |= _compared(model.companion, joined, available, context)
     value = mixed_loss(loss, available, given["mix"])

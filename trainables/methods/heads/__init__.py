@@ -14,3 +14,8 @@ class Head(Method):
     """
 
     build: ClassVar[Callable[..., Any]]
+
+    @property
+    def trunk_ending(self) -> str:
+        """Return the branches that the trunk needs, as in ``3xstage``; empty for none."""
+        return ""

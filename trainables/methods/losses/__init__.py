@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from trainables.methods.method import Method
 
@@ -20,7 +20,12 @@ class Loss(Method):
     beside the model, and asks for what else it needs of that module by name (``prototypes [C, P]``,
     ``queue [Q, P]``, ``queue_labels [Q]``). Its `build` makes the module, which also says how many
     random views of each image the loss wants: with two, every image is two rows of the batch.
+
+    A loss on ``expert_logits [B, E, C]`` needs the head ``experts``, with `num_experts` of them if
+    that is not 0.
     """
+
+    num_experts: ClassVar[int] = 0
 
     def build(self, num_features: int, num_classes: int) -> Companion | None:
         """Return what is trained beside the model, or ``None``: nothing."""
@@ -29,7 +34,7 @@ class Loss(Method):
     @classmethod
     def trains_head(cls) -> bool:
         """Say whether the logits are trained, or the features alone."""
-        return "logits" in cls.takes()
+        return bool({"logits", "expert_logits"} & cls.takes())
 
     def check_base(self, field: str, base: Loss) -> None:
         """Refuse a wrapped loss that would not get all that it needs.
