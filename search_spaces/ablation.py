@@ -3,8 +3,8 @@
 Either is trained by cross-entropy, by cross-entropy with classes weighted by the inverse of their
 size (re-weighting), or with every class drawn alike (re-sampling): nine points, three trunks. The
 head is drawn anew and trained on the frozen features in all nine, so that a column differs in the
-trunk alone and a row in the head alone. Nothing else varies: all points are listed, and a sweep of 9
-trials tries each of them once.
+trunk alone and a row in the head alone. Nothing else varies: all points are listed, and a sweep of
+9 trials tries each of them once.
 
 Source: Zhou et al. 2020, "BBN: Bilateral-Branch Network with Cumulative Learning for Long-Tailed
 Visual Recognition", arXiv 1912.02413, figure 2, where features from plain cross-entropy under a
