@@ -176,6 +176,18 @@ CASES = {
         },
     ),
     "classify resnet32": ("classify", {"pretrain.backbone": "resnet32"}),
+    # whole batches fit into the queue: workers see the rows of a batch in another order
+    "classify contrast": (
+        "classify",
+        {"classify.loss": {"paco": {"temperature": 0.5, "queue_size": 128}}},
+    ),
+    "classify branches": (
+        "classify",
+        {
+            "classify.branches": "hybrid",
+            "classify.loss": {"joint": {"contrast": "psc", "schedule": "cumulative"}},
+        },
+    ),
     "pretrain simclr": (
         "pretrain",
         {"pretrain.method": {"simclr": {"hidden_dimension": 32, "output_dimension": 16}}},
