@@ -13,8 +13,8 @@ def discover() -> dict[str, type[Method]]:
     """Import every module below this package and return the kinds by name.
 
     Example:
-        >>> sorted(discover())[:2]
-        ['augmentations', 'calibrators']
+        >>> {"heads", "losses", "samplers"} <= set(discover())
+        True
     """
     for module in pkgutil.walk_packages(__path__, prefix=f"{__name__}."):
         importlib.import_module(module.name)
