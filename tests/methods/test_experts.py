@@ -148,7 +148,7 @@ def test_the_head_answers_with_the_mean_and_grows(own: str) -> None:
     after = module.each(features)
     torch.testing.assert_close(after[:, :, :3], before)
     # each expert's new class points where its part of the prototype points: cosine 1, scaled
-    assert torch.equal(after[0, :, 3], after[1, :, 4])
+    torch.testing.assert_close(after[0, :, 3], after[1, :, 4])
     assert (after[0, :, 3] >= after[0, :, 4]).all()
 
 
