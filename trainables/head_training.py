@@ -34,6 +34,7 @@ class HeadJob(NamedTuple):
         slow: Parameters with ``lr * slow_factor`` instead of ``lr``.
         slow_factor: See ``slow``.
         objective: What is minimised; ``None``: the cross-entropy, mean over the batch.
+        seed: Of what the module draws itself (dropout).
     """
 
     module: nn.Module
@@ -45,6 +46,7 @@ class HeadJob(NamedTuple):
     slow: tuple[nn.Parameter, ...] = ()
     slow_factor: float = 1.0
     objective: HeadObjective | None = None
+    seed: int = 0
 
 
 class ScaledLinear(nn.Module):
@@ -179,6 +181,16 @@ def train_job(job: HeadJob, *, features: Tensor, labels: Tensor) -> nn.Module:
     Raises:
         ArithmeticError: A weight is NaN or infinite in the end: the learning rate is too large.
     """
+    generator = torch.Generator(features.device).manual_seed(job.seed)
+    with ambient_rng(generator):  # dropout draws from the ambient generator
+        _take_steps(job, features, labels)
+    if not all(bool(p.isfinite().all()) for p in job.module.parameters() if p.requires_grad):
+        raise diverged(job.lr)
+    return job.module.eval()
+
+
+def _take_steps(job: HeadJob, features: Tensor, labels: Tensor) -> None:
+    """Take all steps of SGD, in place."""
     job.module.train()
     objective = job.objective or cross_entropy
     inputs = features.to(torch.promote_types(features.dtype, torch.float32))
@@ -197,9 +209,6 @@ def train_job(job: HeadJob, *, features: Tensor, labels: Tensor) -> nn.Module:
             ):
                 velocity.mul_(job.momentum).add_(gradient).add_(parameter, alpha=job.weight_decay)
                 parameter.sub_(velocity, alpha=rate * fraction)
-    if not all(bool(parameter.isfinite().all()) for parameter in trained):
-        raise diverged(job.lr)
-    return job.module.eval()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:

@@ -199,6 +199,18 @@ def test_what_cannot_be_grouped_is_trained_alone(reason: str) -> None:
     torch.testing.assert_close(found, alone, rtol=0, atol=0)
 
 
+def test_dropout_draws_from_the_seed_of_its_job_and_is_trained_alone() -> None:
+    def trained(seed: int) -> list[dict[str, torch.Tensor]]:
+        module = started(MLPHead(WIDTH, CLASSES, hidden=12, dropout=0.5), 1)
+        job = jobs("linear")[0]._replace(module=module, seed=seed)
+        torch.rand(3)  # the ambient generator moves on, and nothing depends on it
+        return states(train_heads([job], features=FEATURES, labels=LABELS))
+
+    torch.testing.assert_close(trained(1), trained(1), rtol=0, atol=0)
+    first, other = trained(1)[0], trained(2)[0]
+    assert any(not torch.equal(value, other[name]) for name, value in first.items())
+
+
 def test_no_jobs_and_no_samples() -> None:
     assert train_heads([], features=FEATURES, labels=LABELS) == []
     before = states([job.module for job in jobs("linear")])

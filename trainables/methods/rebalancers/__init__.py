@@ -100,6 +100,7 @@ class BalancedTraining(BaseModel):
             slow=tuple(slow),
             slow_factor=slow_factor,
             objective=head_objective(self.loss, classifier.class_counts, num_steps=steps),
+            seed=int(torch.randint(2**62, (), generator=generator)),
         )
 
 
