@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return study
 
     def _begin(self, study: Study) -> None:
-        """Enqueue the base, which a search must beat, or all points of a grid."""
+        """Name the objectives; enqueue the base, which a search must beat, or a grid's points."""
+        with warnings.catch_warnings():  # for people's eyes (optuna-dashboard) only
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([o.metric for o in self.objectives])
         listed = search_spaces.grid(self.manifest.space, self.base)
         for params in listed:
             study.enqueue_trial(params)

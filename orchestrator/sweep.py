@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Imported while Ray starts, and after it.
 NOT_RAYS = ("torch", "optuna", "orchestrator.execute")
 RAYS = ("orchestrator.search", "orchestrator.schedulers", "orchestrator.callback")
+INTERRUPTED = 130  # exit status that shells expect after Ctrl-C
 FIDELITY_METRIC = "classify/validation_accuracy"  # what schedulers compare, per epoch
 
 
@@ -41,6 +42,7 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
 
     Raises:
         ConfigError: One line for what cannot work, before anything starts.
+        SystemExit: Ctrl-C (status 130), after all was saved and the way to go on was shown.
     """
     from rich.console import Console as RichConsole
 
@@ -64,10 +66,14 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
         if job.done:
             job.run_finalists()
             job.promote()
+    except KeyboardInterrupt:  # Tune takes the signal itself, but only while trials run
+        job.done = False
     finally:
         job.record.seconds = before + time.monotonic() - started
         job.close()
     say_next_steps(job.record, job.folder, console, done=job.done)
+    if not job.done:
+        sys.exit(INTERRUPTED)
     return job.record
 
 

@@ -1,8 +1,9 @@
-"""SIGKILL the driver and all of its Ray at random moments; the same command goes on."""
+"""End the driver at random moments, by SIGKILL or Ctrl-C; the same command goes on."""
 
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -19,12 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.records import SweepRecord
 from orchestrator.schedulers import FILE as RUNGS
+from orchestrator.sweep import INTERRUPTED
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TRIALS = 6
-KILLS = 3
 EPOCHS = 5
 PATIENCE = 240.0  # for one run of the command, on a loaded machine
 COMMAND = (
@@ -51,6 +52,15 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             member.kill()
     process.wait(30)
     psutil.wait_procs(members, timeout=30)
+
+
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Press Ctrl-C: the terminal signals the driver and all that it started; it ends by itself."""
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(PATIENCE) == INTERRUPTED
+
+
+ENDINGS = (kill, interrupt, kill)
 
 
 @contextlib.contextmanager
@@ -106,21 +116,21 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def kills(storage: Path) -> list[list[tuple[int, str]]]:
-    """Run the command, kill it several times, and let it end; states seen after each kill."""
+    """Run the command, end it early several times, then let it end; states seen after each."""
     draw, seen = random.Random(3), []
-    for _ in range(KILLS):
+    for end_early in ENDINGS:
         goal = sum(t.state.is_finished() for t in counted(storage)) + 1
 
         def far_enough(goal: int = goal) -> bool:
             found = counted(storage)
             ended = sum(t.state.is_finished() for t in found)
-            return ended >= goal or (goal == 1 and len(found) > 0)
+            return ended >= goal if seen else len(found) > 0
 
         with sweep(storage) as process:
             if not wait_for(far_enough, process):
                 break
             time.sleep(draw.uniform(0.0, 2.0))
-            kill(process)
+            end_early(process)
         seen.append([(t.number, t.state.name) for t in trials(storage)])
     with sweep(storage) as process:
         assert process.wait(PATIENCE) == 0, (storage / "output.txt").read_text()[-4000:]
@@ -135,6 +145,10 @@ def record(kills: list[Any], storage: Path) -> SweepRecord:
 def test_it_was_killed_in_the_middle(kills: list[list[tuple[int, str]]]) -> None:
     assert len(kills) >= 2
     assert any(state == "RUNNING" for states in kills for _, state in states)
+
+
+def test_ctrl_c_says_how_to_go_on(kills: list[Any], storage: Path) -> None:
+    assert "same command with --name killed" in (storage / "output.txt").read_text()
 
 
 def test_no_trial_is_lost_or_counted_twice(record: SweepRecord, storage: Path) -> None:
