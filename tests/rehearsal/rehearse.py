@@ -31,10 +31,11 @@ SWEEP = (
     " --workers 2 --trials 2 --finalists 1 --seeds 1"
     " --set classify.training.epochs=2 --set update.training.epochs=2"
 )
-# One CPU per host: two workers, each of which asks for most of one, cannot share a host.
-ONE_CPU = r'"RAY_OVERRIDE_RESOURCES={\"CPU\":1}"'
+# What each host's sshd says of the host. One CPU: two workers, each of which asks for most of one,
+# cannot share it. 15 s in place of 60: how long Ray waits for a head that is gone.
+HOST = r'"RAY_OVERRIDE_RESOURCES={\"CPU\":1}" RAY_gcs_rpc_server_reconnect_timeout_s=15'
 PATIENCE = 600.0  # seconds for one command, on a loaded machine
-SHUTDOWN = 180.0  # a worker gives up 60 s after the head is gone, its helpers after that
+SHUTDOWN = 180.0  # a worker's helpers leave up to a minute after it
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
@@ -52,7 +53,7 @@ def play() -> None:
         RehearsalError: A command failed, or a check.
     """
     hosts = read_hosts()
-    step("hosts, network, sshd", lambda: furnish(LAPTOP, hosts, ONE_CPU))
+    step("hosts, network, sshd", lambda: furnish(LAPTOP, hosts, HOST))
     step("ray get-auth-token", lambda: typed(f"{RAY} get-auth-token --generate"))
     step("ray up", lambda: typed(f"{RAY} up -y cluster.yaml"))
     step("dashboard is closed to others", lambda: refuses(hosts[0].address, 8265))
@@ -209,8 +210,10 @@ def main() -> None:
         sys.exit(f"error: {lack}")
     try:
         play() if inside else rehearse()
-    except (RehearsalError, RuntimeError) as error:
+    except RuntimeError as error:
         sys.exit(f"\nerror: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; nothing is left behind")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hosts import room
+from hosts import PROGRAMS, missing, room
 from rehearse import read_hosts, rehearse, traces
 
 pytestmark = pytest.mark.cluster
@@ -52,6 +52,13 @@ def test_hosts_are_reached_by_ssh_share_a_folder_see_themselves_alone_and_leave_
     assert daemons == "2"  # its own, and the one of this visit
     assert "Read-only" in refusal
     assert traces() == before
+
+
+def test_a_missing_program_is_one_line_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(PROGRAMS, "no-such-program", "its-package")
+    assert missing() == "pretend hosts need Debian packages: apt-get install its-package"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
