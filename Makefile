@@ -31,7 +31,7 @@ $(STAMP): requirements.lock pyproject.toml
 	fi
 	@uv="$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements.lock)"; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$uv"
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 

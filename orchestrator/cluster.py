@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,6 @@ WORKER_CPUS = 0.9
 # Tune's own loggers write three files per trial; the record, the study and MLflow hold all of it.
 # Ray tells that its token is on, as it should be, at every start.
 TOKEN_LOG = "ray._private.authentication.authentication_token_setup"
-MOST_WARMED = 64  # tasks at start; on a large cluster most nodes start their workers anyway
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head
 JOIN_SECONDS = 900.0  # set-up builds an environment on each machine
 TUNE_SETTINGS = {
@@ -30,6 +29,8 @@ TUNE_SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Tune's actors have an environment of their own: a worker that waits without it is never used
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 
@@ -118,7 +119,8 @@ class Importing:
     Ray itself is started by the main thread: its processes end with the thread that started them.
 
     Args:
-        names: Modules that import nothing of Ray: two threads may meet half of a module.
+        names: Modules, in order. Those that import parts of Ray come last: a start of Ray has
+            imported its own by then, and two threads never meet half of a module.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -154,24 +156,6 @@ def import_all(names: Iterable[str]) -> None:
     finally:
         if was_on:
             gc.enable()
-
-
-def warm_up(resources: Mapping[str, float]) -> None:
-    """Let idle workers import what trials need while the driver still prepares; don't wait.
-
-    Args:
-        resources: Of the cluster; one worker per CPU is warmed, at most `MOST_WARMED`.
-    """
-    import ray
-
-    task = ray.remote(num_cpus=1)(_import_trial)
-    for _ in range(min(int(resources.get("CPU", 0)), MOST_WARMED)):
-        task.remote()
-
-
-def _import_trial() -> None:
-    """Import what a trial imports, on the way or at its first use."""
-    import_all(("ray.tune", "scipy.optimize", "orchestrator.trial"))
 
 
 def trial_resources(options: SweepOptions) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import search_spaces
-from orchestrator.options import SweepOptions, local_folder, parse_objective
+from orchestrator.options import SweepOptions, local_folder
 from orchestrator.records import SweepRecord
 from trainables.errors import ConfigError
 
@@ -22,6 +22,8 @@ def folder_of(options: SweepOptions, name: str) -> Path:
 
 def open_record(options: SweepOptions, base: Experiment) -> SweepRecord:
     """Load the record of a sweep that goes on, or begin one; nothing heavy is needed for it.
+
+    A new record names the objectives that were asked for; the study's own come with its module.
 
     Raises:
         ConfigError: The name belongs to a sweep of another recipe or study, or the study does not
@@ -40,13 +42,13 @@ def open_record(options: SweepOptions, base: Experiment) -> SweepRecord:
         # the study tries these recipes again, under new numbers
         record.trials = [t for t in record.trials if t.state != "RUNNING"]
         return record
-    asked = options.objectives or map(parse_objective, search_spaces.objectives(options.study))
+    search_spaces.resolve(options.study)
     return SweepRecord(
         name=name,
         study=options.study,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         experiment=tree,
-        objectives=list(asked),
+        objectives=list(options.objectives),
         environment={},
     )
 

@@ -30,9 +30,15 @@ if TYPE_CHECKING:
     from orchestrator.tracking import Tracker
     from trainables.experiment import Experiment
 
-# Imported while Ray starts, and after it.
-NOT_RAYS = ("torch", "optuna", "orchestrator.execute")
-RAYS = ("orchestrator.search", "orchestrator.schedulers", "orchestrator.callback")
+# Imported while Ray starts; what imports parts of Ray comes last.
+EARLY = (
+    "torch",
+    "optuna",
+    "orchestrator.execute",
+    "orchestrator.search",
+    "orchestrator.schedulers",
+    "orchestrator.callback",
+)
 INTERRUPTED = 130  # exit status that shells expect after Ctrl-C
 FIDELITY_METRIC = "classify/validation_accuracy"  # what schedulers compare, per epoch
 
@@ -81,17 +87,15 @@ def _start_ray(options: SweepOptions, console: Console) -> None:
     """Start or join Ray, and import what a search needs while its processes come up."""
     import ray  # noqa: F401  (before the thread: nothing of Ray is imported by two at a time)
 
-    from orchestrator.cluster import Importing, await_machines, connect_ray, import_all, warm_up
+    from orchestrator.cluster import Importing, await_machines, connect_ray
     from trainables.lazy import load_deferred
 
-    importing = Importing(NOT_RAYS)
+    importing = Importing(EARLY)
     connect_ray(options.address, options.workers)
     if options.address is None:
         await_machines(console.print)
-    warm_up(connect_ray(options.address, options.workers))
     importing.wait()
     load_deferred()
-    import_all(RAYS)
 
 
 class SweepJob:
@@ -110,7 +114,9 @@ class SweepJob:
     def __init__(
         self, options: SweepOptions, base: Experiment, record: SweepRecord, console: Console
     ) -> None:
+        import search_spaces
         from orchestrator.opening import folder_of
+        from orchestrator.options import parse_objective
         from trainables.pipeline import plan
 
         self.options, self.base, self.console = options, base, console
@@ -119,6 +125,8 @@ class SweepJob:
         self.folder = folder_of(options, record.name)
         plan(base)  # a recipe that cannot run is refused before anything starts
         self.record = record
+        if not record.objectives:
+            record.objectives = [parse_objective(o) for o in search_spaces.objectives(record.study)]
         self.objectives = list(options.objectives or record.objectives)
         self.tracker = self._open_tracker()
 
