@@ -2,6 +2,7 @@
 
     python -m benchmarks            all of them
     python -m benchmarks loader     one
+    python -m benchmarks --page docs/performance.md    write what was last measured as a page
 
 Each benchmark is a file that prints JSON rows; they are kept in ``runs/benchmarks/<name>.jsonl``.
 Exits with 1 when a goal is missed or a check of results fails.
@@ -11,8 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
+ROWS = Path("runs/benchmarks")
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 
 def names() -> list[str]:
@@ -34,9 +40,8 @@ def run(name: str, arguments: list[str]) -> tuple[list[dict[str, Any]], int]:
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode and not rows:
         sys.stderr.write(done.stderr)
-    folder = Path("runs/benchmarks")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.jsonl").write_text(done.stdout, encoding="utf-8")
+    ROWS.mkdir(parents=True, exist_ok=True)
+    (ROWS / f"{name}.jsonl").write_text(done.stdout, encoding="utf-8")
     return rows, done.returncode
 
 
@@ -45,7 +50,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(names())}; default all")
     parser.add_argument("--data", help="folder of real images for the loader benchmark")
+    parser.add_argument("--page", type=Path, help="write the last rows of all to this file")
     options = parser.parse_args()
+    if options.page:
+        options.page.write_text(page(), encoding="utf-8")
+        return 0
     unknown = sorted(set(options.names) - set(names()))
     if unknown:
         parser.error(f"no benchmark called {', '.join(unknown)}; there are {', '.join(names())}")
@@ -60,6 +69,42 @@ def main() -> int:
                 table.add_row(*cells(row))
     Console().print(table)
     return status
+
+
+def page() -> str:
+    """Return the rows that were measured last as a Markdown page, with machine and versions."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    machine = f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    lines = [
+        "# Performance",
+        "",
+        "Each row is a benchmark of `benchmarks/`, both sides in one run. The ratio says how many",
+        "times less ours needs than the rival, or where the goal is a largest ratio (loader,",
+        "precision, startup) ours over the rival's; the spread is slowest over fastest repeat.",
+        "",
+        f"Written by `python -m benchmarks --page docs/performance.md`; {machine}; {versions}.",
+        "",
+        "| benchmark | rival | ratio | goal | spread | reached |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names():
+        file = ROWS / f"{name}.jsonl"
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        for row in (row for row in rows if "ratio" in row):
+            *start, reached = cells(row)
+            lines.append(f"| {' | '.join(start)} | {'yes' if 'yes' in reached else '**no**'} |")
+        if not rows:
+            lines.append(f"| {name} | | not measured | | | |")
+    return "\n".join(lines) + "\n"
+
+
+def processor() -> str:
+    """Return the processor's name, as Linux tells it."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def cells(row: dict[str, Any]) -> list[str]:

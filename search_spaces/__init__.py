@@ -21,7 +21,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['ablation', 'full', 'long_tail', 'open_world', 'update']
+        ['ablation', 'families', 'full', 'long_tail', 'open_world', 'update']
     """
     return sorted({m.name for m in pkgutil.iter_modules(__path__)} - NOT_A_SPACE)
 

@@ -77,10 +77,13 @@ class TestSpace:
             assert params.keys() <= known, "a parameter of a method that was not chosen"
 
     def test_trials_differ_and_can_be_planned(self, space: str, base: Experiment) -> None:
-        found = [experiment for experiment, _, _ in trials(space, base, count=20)]
-        # two draws may agree where no number is searched; a grid has a few points in all
-        points = len(search_spaces.grid(space, base))
-        assert len({experiment.digest() for experiment in found}) > (points // 2 or 15)
+        listed = search_spaces.grid(space, base)  # a grid's points are tried, not drawn
+        vary = search_spaces.load(space)
+        found = [vary(Pick(Replay(params)), base) for params in listed]
+        found = found or [experiment for experiment, _, _ in trials(space, base, count=20)]
+        # two draws may agree where no number is searched
+        least = len(listed) or 16
+        assert len({experiment.digest() for experiment in found}) >= least
         for experiment in found:
             plan(experiment)
 
@@ -155,6 +158,22 @@ def vary_params(vary: Any, params: dict[str, Any], base: Experiment) -> dict[str
     pick = Pick(Replay(params))
     vary(pick, base)
     return pick.changes
+
+
+def test_families_are_fifteen_recipes_on_five_trunks() -> None:
+    base = Experiment()
+    vary = search_spaces.load("families")
+    recipes = [vary(Pick(Replay(p)), base) for p in search_spaces.grid("families", base)]
+    assert recipes[0] == base, "the base comes first"
+    assert len({recipe.digest() for recipe in recipes}) == 15
+    assert len({recipe.classify.digest() for recipe in recipes}) == 5
+    corrected = {r.rebalance.method.name for r in recipes if r.classify == base.classify}
+    assert corrected == {"none", "logit_adjustment", "crt", "lws", "lws_plus", "tau_norm"}
+    assert [r.classify.head.name for r in recipes if r.rebalance.method.name == "tde"] == [
+        "causal_norm"
+    ]
+    smoothed = [r for r in recipes if r.rebalance.method.name == "lws_plus"]
+    assert {r.rebalance.method.loss.name for r in smoothed} == {"label_aware_smoothing"}
 
 
 def test_ablation_keeps_the_settings_of_a_base_that_retrains() -> None:
