@@ -50,12 +50,23 @@ class TrialRecord(Record):
 
 
 class Interval(Record):
-    """Mean over seeds with a 95 % t-interval."""
+    """Mean over seeds with a 95 % t-interval; one seed has none, its ends are the value."""
 
     mean: float
     low: float
     high: float
     values: list[float]
+
+    def bracket(self) -> str:
+        """Return the interval as text.
+
+        Example:
+            >>> Interval(mean=0.5, low=0.25, high=0.75, values=[0.4, 0.6]).bracket()
+            '[0.2500, 0.7500]'
+            >>> Interval(mean=0.5, low=0.5, high=0.5, values=[0.5]).bracket()
+            '(one seed)'
+        """
+        return "(one seed)" if len(self.values) < 2 else f"[{self.low:.4f}, {self.high:.4f}]"
 
 
 class FinalistRecord(Record):

@@ -303,7 +303,7 @@ class SweepJob:
         record.run_ids = names
         shown = [
             f"{o.metric.removeprefix('evaluate/')} {record.metrics[o.metric].mean:.4f}"
-            f" [{record.metrics[o.metric].low:.4f}, {record.metrics[o.metric].high:.4f}]"
+            f" {record.metrics[o.metric].bracket()}"
             for o in self.objectives
             if o.metric in record.metrics
         ]
