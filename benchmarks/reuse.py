@@ -7,7 +7,7 @@ computed stages is the number of distinct keys. The rival, every recipe end to e
 
     python -m benchmarks.reuse [--sample 4] [--epochs 200]
 
-The ratio grows with the cost of the trunk, which ``--epochs`` states: 200 as in the papers' recipes.
+The ratio grows with the cost of the trunk: ``--epochs`` says how long it trains, 200 as in papers.
 """
 
 from __future__ import annotations
