@@ -198,11 +198,12 @@ def open_place(storage: str, filesystem: Any = None) -> Place:
         return LocalPlace(Path(unquote(urlparse(storage).path)))
     if "://" not in storage:
         return LocalPlace(Path(storage).expanduser().absolute())
+    from pyarrow import ArrowException
     from pyarrow.fs import FileSystem
 
     try:
         found, root = FileSystem.from_uri(storage)
-    except (ValueError, OSError, NotImplementedError) as error:
+    except (ArrowException, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"storage: cannot open '{storage}': {reason}") from None
     return RemotePlace(found, root, storage)

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from trainables.gating import no_worse
-from trainables.methods.gates import Gate
+from trainables.methods.gates import Comparing, Gate, Points
 
 
-class Calibration(Gate):
+class Calibration(Comparing, Gate):
     """Refuses a challenger whose probabilities say less truly how often it is right.
 
     ``rise = 100 (challenger - champion)`` points; passes when ``rise <= allowed_regression``, or,
@@ -38,12 +34,8 @@ class Calibration(Gate):
         False
     """
 
-    metric: str = "evaluate/calibration/ece"
-    allowed_regression: Annotated[float, Field(ge=0, le=100)] = 2.0
-    excused_regression: Annotated[float, Field(ge=0, le=100)] = 5.0
+    better: ClassVar[Literal["higher", "lower"]] = "lower"
 
-    def __call__(
-        self, *, challenger: Mapping[str, float], champion: Mapping[str, float] | None
-    ) -> tuple[bool, str]:
-        allowed = (self.allowed_regression, self.excused_regression)
-        return no_worse(self.metric, challenger, champion, allowed=allowed, better="lower")
+    metric: str = "evaluate/calibration/ece"
+    allowed_regression: Points = 2.0
+    excused_regression: Points = 5.0

@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
-
-from pydantic import Field
-
-from trainables.gating import band_no_worse
-from trainables.methods.gates import Gate
+from trainables.methods.gates import ComparingBand, Gate, Points
 
 
-class Few(Gate):
+class Few(ComparingBand, Gate):
     """Refuses a challenger that got worse on the classes with few training images.
 
     ``drop = 100 (champion - challenger)`` points; passes when ``drop <= allowed_regression``, or,
@@ -41,11 +35,4 @@ class Few(Gate):
     """
 
     metric: str = "evaluate/accuracy/few"
-    allowed_regression: Annotated[float, Field(ge=0, le=100)] = 1.0
-    excused_regression: Annotated[float, Field(ge=0, le=100)] = 4.0
-
-    def __call__(
-        self, *, challenger: Mapping[str, float], champion: Mapping[str, float] | None
-    ) -> tuple[bool, str]:
-        allowed = (self.allowed_regression, self.excused_regression)
-        return band_no_worse(self.metric, challenger, champion, allowed=allowed)
+    excused_regression: Points = 4.0

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from trainables.gating import no_worse
-from trainables.methods.gates import Gate
+from trainables.methods.gates import Comparing, Gate
 
 
-class Forgetting(Gate):
+class Forgetting(Comparing, Gate):
     """Refuses a challenger whose update cost more accuracy on the known classes.
 
     ``rise = 100 (challenger - champion)`` points; passes when ``rise <= allowed_regression``, or,
@@ -40,17 +37,15 @@ class Forgetting(Gate):
         False
     """
 
+    better: ClassVar[Literal["higher", "lower"]] = "lower"
+
     metric: str = "evaluate/update/forgetting"
-    allowed_regression: Annotated[float, Field(ge=0, le=100)] = 1.0
-    excused_regression: Annotated[float, Field(ge=0, le=100)] = 3.0
 
     def __call__(
         self, *, challenger: Mapping[str, float], champion: Mapping[str, float] | None
     ) -> tuple[bool, str]:
-        allowed = (self.allowed_regression, self.excused_regression)
         rival = None if champion is None else self._floored(champion)
-        mine = self._floored(challenger)
-        return no_worse(self.metric, mine, rival, allowed=allowed, better="lower")
+        return super().__call__(challenger=self._floored(challenger), champion=rival)
 
     def _floored(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return the metrics with this gate's, its interval and its seeds at zero or above."""

@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
-
-from pydantic import Field
-
-from trainables.gating import band_no_worse
-from trainables.methods.gates import Gate
+from trainables.methods.gates import ComparingBand, Gate
 
 
-class Many(Gate):
+class Many(ComparingBand, Gate):
     """Refuses a challenger that got worse on the classes with many training images.
 
     ``drop = 100 (champion - challenger)`` points; passes when ``drop <= allowed_regression``, or,
@@ -40,11 +34,3 @@ class Many(Gate):
     """
 
     metric: str = "evaluate/accuracy/many"
-    allowed_regression: Annotated[float, Field(ge=0, le=100)] = 1.0
-    excused_regression: Annotated[float, Field(ge=0, le=100)] = 3.0
-
-    def __call__(
-        self, *, challenger: Mapping[str, float], champion: Mapping[str, float] | None
-    ) -> tuple[bool, str]:
-        allowed = (self.allowed_regression, self.excused_regression)
-        return band_no_worse(self.metric, challenger, champion, allowed=allowed)

@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
-
-from pydantic import Field
-
-from trainables.gating import no_worse
-from trainables.methods.gates import Gate
+from trainables.methods.gates import Comparing, Gate
 
 
-class Novelty(Gate):
+class Novelty(Comparing, Gate):
     """Refuses a challenger that got worse at telling new classes from known ones.
 
     ``drop = 100 (champion - challenger)`` points; passes when ``drop <= allowed_regression``, or,
@@ -39,11 +33,3 @@ class Novelty(Gate):
     """
 
     metric: str = "evaluate/novelty/auroc"
-    allowed_regression: Annotated[float, Field(ge=0, le=100)] = 1.0
-    excused_regression: Annotated[float, Field(ge=0, le=100)] = 3.0
-
-    def __call__(
-        self, *, challenger: Mapping[str, float], champion: Mapping[str, float] | None
-    ) -> tuple[bool, str]:
-        allowed = (self.allowed_regression, self.excused_regression)
-        return no_worse(self.metric, challenger, champion, allowed=allowed)

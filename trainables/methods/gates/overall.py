@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
-
-from pydantic import Field
-
-from trainables.gating import no_worse
-from trainables.methods.gates import Gate
+from trainables.methods.gates import Comparing, Gate, Points
 
 
-class Overall(Gate):
+class Overall(Comparing, Gate):
     """Refuses a challenger whose accuracy over all classes fell by more than is allowed.
 
     ``drop = 100 (champion - challenger)`` points; passes when ``drop <= allowed_regression``, or,
@@ -44,11 +38,5 @@ class Overall(Gate):
     """
 
     metric: str = "evaluate/accuracy/balanced"
-    allowed_regression: Annotated[float, Field(ge=0, le=100)] = 0.5
-    excused_regression: Annotated[float, Field(ge=0, le=100)] = 2.0
-
-    def __call__(
-        self, *, challenger: Mapping[str, float], champion: Mapping[str, float] | None
-    ) -> tuple[bool, str]:
-        allowed = (self.allowed_regression, self.excused_regression)
-        return no_worse(self.metric, challenger, champion, allowed=allowed)
+    allowed_regression: Points = 0.5
+    excused_regression: Points = 2.0

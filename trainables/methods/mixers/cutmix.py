@@ -61,9 +61,7 @@ class CutMix(Mixer):
         height, width = images.shape[2:]
         row, column = (int(torch.randint(n, (), generator=generator)) for n in (height, width))
         box = self.cut(share, (height, width), (row, column))
-        top, bottom, left, right = box
-        left_over = 1 - (bottom - top) * (right - left) / (height * width)
-        return paired(labels, left_over, partner)._replace(box=box)
+        return paired(labels, self.kept(box, (height, width)), partner)._replace(box=box)
 
     @staticmethod
     def cut(
@@ -75,3 +73,9 @@ class CutMix(Mixer):
             half = int(length * math.sqrt(1 - share)) // 2
             edges += [max(0, middle - half), min(length, middle + half)]
         return edges[0], edges[1], edges[2], edges[3]
+
+    @staticmethod
+    def kept(box: tuple[int, int, int, int], size: tuple[int, int]) -> float:
+        """Return the share of an image's area that lies outside of a box."""
+        top, bottom, left, right = box
+        return 1 - (bottom - top) * (right - left) / (size[0] * size[1])
