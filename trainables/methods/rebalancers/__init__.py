@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import BaseModel, Field, model_validator
@@ -14,7 +14,7 @@ from trainables.methods.method import Choice, Method, Range
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
-    from trainables.head_training import HeadJob
+    from trainables.head_training import HeadJob, ScaledLinear
 
 
 class Rebalancer(Method):
@@ -129,3 +129,13 @@ class HeadRebalancing(BalancedTraining):
         trained = train_job(job, features=features, labels=labels)
         result: Classifier = self.finished(classifier, trained)
         return result
+
+
+class FactorRebalancing(HeadRebalancing):
+    """A rebalancer that learns a factor per class of a linear head."""
+
+    def finished(self, classifier: Classifier, module: torch.nn.Module) -> Classifier:
+        """Return the classifier with the factors multiplied into its head."""
+        zeros = torch.zeros_like(classifier.logit_offset)
+        state = cast("ScaledLinear", module).folded()
+        return classifier._replace(state=state, logit_offset=zeros)

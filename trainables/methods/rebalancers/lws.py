@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
 
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import HeadRebalancing, Rebalancer
+from trainables.methods.rebalancers import FactorRebalancing, Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
-    from trainables.head_training import HeadJob, ScaledLinear
+    from trainables.head_training import HeadJob
 
 
-class LWS(HeadRebalancing, Rebalancer):
+class LWS(FactorRebalancing, Rebalancer):
     """Learns one factor per class for a frozen head, every class drawn alike.
 
     ``z_c = s_c (w_c . x + b_c)``; only s trains, from 1, as `BalancedTraining` says. `lws_plus`
@@ -71,9 +71,3 @@ class LWS(HeadRebalancing, Rebalancer):
         scaled = scaled_linear(classifier, owner="rebalancers/lws")
         scaled.linear.requires_grad_(requires_grad=False)
         return self.balanced_job(scaled, classifier=classifier, labels=labels, generator=generator)
-
-    def finished(self, classifier: Classifier, module: torch.nn.Module) -> Classifier:
-        """Return the classifier with the factors multiplied into its head."""
-        zeros = torch.zeros_like(classifier.logit_offset)
-        state = cast("ScaledLinear", module).folded()
-        return classifier._replace(state=state, logit_offset=zeros)

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
 
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import HeadRebalancing, Rebalancer
+from trainables.methods.rebalancers import FactorRebalancing, Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
-    from trainables.head_training import HeadJob, ScaledLinear
+    from trainables.head_training import HeadJob
 
 
-class LWSPlus(HeadRebalancing, Rebalancer):
+class LWSPlus(FactorRebalancing, Rebalancer):
     """Learns one factor per class while the head itself follows slowly, every class drawn alike.
 
     As `lws`, ``z_c = s_c (w_c . x + b_c)``, with s from 1 at ``lr`` and w and b at
@@ -82,9 +82,3 @@ class LWSPlus(HeadRebalancing, Rebalancer):
             slow=scaled.linear.parameters(),
             slow_factor=self.head_lr_factor,
         )
-
-    def finished(self, classifier: Classifier, module: torch.nn.Module) -> Classifier:
-        """Return the classifier with the factors multiplied into its head."""
-        zeros = torch.zeros_like(classifier.logit_offset)
-        state = cast("ScaledLinear", module).folded()
-        return classifier._replace(state=state, logit_offset=zeros)
