@@ -2,6 +2,7 @@
 
     python -m benchmarks            all of them
     python -m benchmarks loader     one
+    python -m benchmarks --data cifar10 --script pytorch-image-models/train.py    with real images
     python -m benchmarks --page docs/performance.md    write what was last measured as a page
 
 Each benchmark is a file that prints JSON rows; they are kept in ``runs/benchmarks/<name>.jsonl``.
@@ -25,6 +26,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 ROWS = Path("runs/benchmarks")
+TAKES = {"--data": ("loader", "small_budget", "timm_train"), "--script": ("timm_train",)}
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 
@@ -45,11 +47,23 @@ def run(name: str, arguments: list[str]) -> tuple[list[dict[str, Any]], int]:
     return rows, done.returncode
 
 
+def arguments(name: str, options: argparse.Namespace) -> list[str]:
+    """Return the arguments for one benchmark: those of ours that it takes."""
+    given = {"--data": options.data, "--script": options.script}
+    return [
+        part
+        for option, value in given.items()
+        if value and name in TAKES[option]
+        for part in (option, value)
+    ]
+
+
 def main() -> int:
     """Run what was asked for and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(names())}; default all")
-    parser.add_argument("--data", help="folder of real images for the loader benchmark")
+    parser.add_argument("--data", help=f"folder of real images for {', '.join(TAKES['--data'])}")
+    parser.add_argument("--script", help="timm's train.py for timm_train")
     parser.add_argument("--page", type=Path, help="write the last rows of all to this file")
     options = parser.parse_args()
     if options.page:
@@ -61,8 +75,7 @@ def main() -> int:
     table = Table("benchmark", "rival", "ratio", "goal", "spread", "reached")
     status = 0
     for name in options.names or names():
-        extra = ["--data", options.data] if options.data and name == "loader" else []
-        rows, code = run(name, extra)
+        rows, code = run(name, arguments(name, options))
         status = status or code
         for row in rows:
             if "ratio" in row:
