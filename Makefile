@@ -59,7 +59,7 @@ docs: $(STAMP)  ## write docs/methods.md from the method files
 ui: $(STAMP)  ## MLflow in the browser, on this machine only (PORT=5000)
 	$(BIN)/orchestrator ui --port $(PORT)
 
-bench: $(STAMP)  ## measure this project beside its peers; rows go to benchmarks/results
+bench: $(STAMP)  ## measure this project beside its peers; rows go to runs/benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(STAMP)  ## write requirements.lock again: newest versions, exact pins, every supported Python

@@ -5,7 +5,7 @@ alternating runs, medians of CPU time (which neighbors on a shared machine can't
 clock starts, both sides are checked: crop + flip bit-equal to torchvision for the same draws, and
 256 copies of an image must come out different (at least 100 / 150 distinct).
 
-    python benchmarks/loader.py [--data /path/to/class/folders] [--images 4096] [--repeats 5]
+    python -m benchmarks.loader [--data /path/to/class/folders] [--images 4096] [--repeats 5]
 
 Without ``--data`` images are generated. Prints one JSON row per pipeline and exits with 1 when an
 equality check fails or a goal is missed.
