@@ -14,7 +14,7 @@ ONE_WORKER = ("orchestrator", "end_to_end", "faults", "rehearsal")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         area = item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
         if area in ONE_WORKER:
@@ -23,10 +23,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="no accelerator on this machine"))
         if item.get_closest_marker("cluster") and _lack_for_hosts():
             item.add_marker(pytest.mark.skip(reason=_lack_for_hosts()))
-        if item.get_closest_marker("rehearsal") and "rehearsal" not in config.option.markexpr:
-            item.add_marker(
-                pytest.mark.skip(reason="takes minutes; `make rehearse` or -m rehearsal")
-            )
 
 
 def _has_gpu() -> bool:
