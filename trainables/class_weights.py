@@ -38,7 +38,9 @@ def effective_number(counts: torch.Tensor, *, beta: float) -> torch.Tensor:
         [1.0, 1.5]
     """
     # expm1 and log1p keep the digits that 1 - beta^n loses when beta is near one.
-    log_beta = torch.log1p(torch.tensor(beta - 1.0, dtype=torch.float64, device=counts.device))
+    # filled where it is needed: a number that is copied to a GPU waits for it
+    beta_less_one = torch.full((), beta - 1.0, dtype=torch.float64, device=counts.device)
+    log_beta = torch.log1p(beta_less_one)
     return -torch.expm1(counts.double() * log_beta) / (1.0 - beta)
 
 

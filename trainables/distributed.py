@@ -46,11 +46,14 @@ def own_epoch(
     Args:
         loader: Made with the worker's share of a batch.
         positions: Order of the epoch.
-        order: The generator that drew it; goes on with the augmentation if there is one worker.
-        context: Rank and number of workers.
-        names: What the augmentation is for; each worker draws its own.
+        order: The generator that drew it; goes on with the augmentation if there is one worker,
+            on a CPU.
+        context: Device, rank and number of workers.
+        names: What the augmentation is for; each worker draws its own, on its own device.
     """
-    draws = order if context.world_size == 1 else context.own_generator(*names)
+    draws = order
+    if context.world_size > 1 or context.device.type != "cpu":
+        draws = context.own_generator(*names, device=str(context.device))
     return loader.epoch(
         positions=positions, generator=draws, rank=context.rank, world_size=context.world_size
     )

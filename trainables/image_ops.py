@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -69,6 +70,35 @@ def cutout(images: Tensor, *, row: Tensor, column: Tensor, size: int) -> Tensor:
     in_columns = (columns >= column[:, None] - low) & (columns < column[:, None] + high)
     hole = in_rows[:, :, None] & in_columns[:, None, :]
     return images.masked_fill(hole[:, None], 0)
+
+
+def change_chosen(
+    images: Tensor,
+    chosen: Tensor,
+    change: Callable[[Tensor, Tensor], Tensor],
+    strengths: Tensor,
+) -> Tensor:
+    """Change the ``chosen`` images, in place where that is cheaper.
+
+    Draws on the CPU say how many were chosen, and the change is made to these alone. Where the
+    draws are on another device, asking would wait for it: all images are changed there, and the
+    chosen ones kept. Both give the same images.
+
+    Args:
+        images: ``[B, 3, H, W]``; must not be used afterwards.
+        chosen: Bool ``[B]``, on the device of the draws.
+        change: ``(images, strengths) -> images``, each image by itself.
+        strengths: What goes with each image ``[B, ...]``, on the device of the draws.
+    """
+    if chosen.device.type != "cpu":
+        changed = change(images, strengths)
+        return torch.where(chosen[:, None, None, None], changed, images)
+    rows = chosen.nonzero()[:, 0]
+    if len(rows):
+        some = strengths[rows].to(images.device)
+        rows = rows.to(images.device)
+        images[rows] = change(images[rows], some)
+    return images
 
 
 class Boxes(NamedTuple):
@@ -158,7 +188,8 @@ def affine(images: Tensor, matrices: Tensor) -> Tensor:
     base = torch.stack(
         [columns.expand(height, width), rows[:, None].expand(height, width), ones], dim=-1
     ).view(1, height * width, 3)
-    half = torch.tensor([0.5 * width, 0.5 * height], device=device)
+    half = torch.full((2,), 0.5 * width, device=device)  # a list of numbers would wait for a GPU
+    half[1] = 0.5 * height
     grid = base @ (matrices.to(device).transpose(1, 2) / half)
     grid = grid.view(len(images), height, width, 2)
     moved = grid_sample(

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from trainables.artifacts import ImageView, LabelledView
-from trainables.index_streams import is_stream
+from trainables.index_streams import is_stream, reweighted_stream
 from trainables.methods.augmentations import Augmentation
+
+CHUNK_BYTES = 2**24  # of images that are augmented together where a call costs more than its work
 
 
 class Batch(NamedTuple):
@@ -44,8 +46,31 @@ def draw_positions(wanted: Tensor | None, num_samples: int, generator: torch.Gen
     return torch.searchsorted(cumulative, draws, right=True).clamp_(max=len(weights) - 1)
 
 
+def weighted_positions(
+    wanted: Tensor, weights: Tensor | None, *, labels: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return the positions of one epoch in which each sample also has a weight of its own.
+
+    Args:
+        wanted: What a sampler gives (see `draw_positions`): chances are multiplied by the weights;
+            of an index stream samples are redrawn by weight within their class.
+        weights: ``[N]``, positive, any scale; ``None`` is the sampler's epoch as it is.
+        labels: Class of each sample ``[N]`` int64.
+        generator: CPU generator.
+    """
+    if weights is None:
+        return draw_positions(wanted, len(labels), generator)
+    if is_stream(wanted):
+        return reweighted_stream(wanted, labels, weights, generator)
+    weighted = wanted * weights
+    return draw_positions(weighted / weighted.sum(), len(labels), generator)
+
+
 class Loader:
     """Serves a view in batches, augmented on the device.
+
+    On a CPU each batch is augmented by itself, because it stays in the cache. On a GPU the calls
+    are what costs: as many batches as 16 MB hold are augmented together, then served one by one.
 
     A last batch of one sample is joined to the batch before it, because BatchNorm can't train on a
     single sample; an epoch of one sample is that sample twice.
@@ -105,16 +130,32 @@ class Loader:
         if len(positions) == 1:
             positions = positions.repeat(2)
         positions = positions.to(self.device)
-        for part in _batches(positions, self.batch_size, join_single=True):
-            views = [self._augmented(self.images[part], generator) for _ in range(self.views)]
-            images = torch.cat(views) if self.views > 1 else views[0]
-            yield self._batch(images, part.repeat(self.views))
+        parts = list(_batches(positions, self.batch_size, join_single=True))
+        together = self._together()
+        for start in range(0, len(parts), together):
+            yield from self._served(parts[start : start + together], generator)
 
     def sequential(self) -> Iterator[Batch]:
         """Yield every sample once, in view order, without augmentation."""
         everything = torch.arange(len(self), device=self.device)
         for part in _batches(everything, self.batch_size, join_single=False):
             yield self._batch(self.images[part[0] : part[-1] + 1], part)
+
+    def _together(self) -> int:
+        """Return how many batches are augmented in one call."""
+        if self.device.type == "cpu" or self.augmentation is None:
+            return 1
+        return max(1, CHUNK_BYTES // (self.batch_size * self.images[:1].numel()))
+
+    def _served(self, parts: list[Tensor], generator: torch.Generator) -> Iterator[Batch]:
+        """Yield the batches of some positions, augmented together."""
+        chosen, sizes = torch.cat(parts), [len(part) for part in parts]
+        views = [
+            self._augmented(self.images[chosen], generator).split(sizes) for _ in range(self.views)
+        ]
+        for part, *own in zip(parts, *views, strict=True):
+            images = torch.cat(own) if self.views > 1 else own[0]
+            yield self._batch(images, part.repeat(self.views))
 
     def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
         if self.augmentation is None:

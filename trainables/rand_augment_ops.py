@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from trainables import color_ops
-from trainables.image_ops import affine
+from trainables.image_ops import affine, change_chosen
 
 STRENGTHS = 31
 IDENTITY, SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y, ROTATE = range(6)
@@ -31,29 +32,25 @@ def apply_operations(
 
     Args:
         images: uint8 ``[B, 3, H, W]``; not changed.
-        operations: Numbers ``[B]`` in 0..13, on the CPU for least waiting.
+        operations: Numbers ``[B]`` in 0..13; on the CPU or on the device of the images, see
+            `change_chosen`.
         negative: Bool ``[B]``: shear, translate or rotate the other way, or blend with a factor
             below 1 in place of above; other operations have no sign.
         magnitude: Strength, 0 to 30.
     """
     part = magnitude / (STRENGTHS - 1)
-    images = images.clone()
-    geometric = ((operations >= SHEAR_X) & (operations <= ROTATE)).nonzero()[:, 0]
-    if len(geometric):
-        height, width = images.shape[2:]
-        maps = matrices(operations[geometric], negative[geometric], part, height, width)
-        rows = geometric.to(images.device)
-        images[rows] = affine(images[rows], maps)
+    height, width = images.shape[2:]
+    geometric = (operations >= SHEAR_X) & (operations <= ROTATE)
+    maps = matrices(operations, negative, part, height, width)
+    images = change_chosen(images.clone(), geometric, affine, maps)
+    factors = torch.where(negative, 1 - 0.9 * part, 1 + 0.9 * part)
     for number in range(BRIGHTNESS, NUM_OPERATIONS):
-        chosen = (operations == number).nonzero()[:, 0]
-        if len(chosen):
-            rows = chosen.to(images.device)
-            factor = torch.where(negative[chosen], 1 - 0.9 * part, 1 + 0.9 * part)
-            images[rows] = _color(images[rows], number, factor.to(images.device), part)
+        change = partial(_color, number=number, part=part)
+        images = change_chosen(images, operations == number, change, factors)
     return images
 
 
-def _color(images: Tensor, number: int, factor: Tensor, part: float) -> Tensor:
+def _color(images: Tensor, factor: Tensor, *, number: int, part: float) -> Tensor:
     """Apply one color operation to all images."""
     if number in _BLENDS:
         return _BLENDS[number](images, factor)
@@ -74,7 +71,7 @@ def matrices(operations: Tensor, negative: Tensor, part: float, height: int, wid
     shear = 0.3 * part
     shift_x, shift_y = int(150 / 331 * width * part), int(150 / 331 * height * part)
     angle = math.radians(30.0 * part)
-    maps = torch.zeros(len(operations), 2, 3)
+    maps = torch.zeros(len(operations), 2, 3, device=operations.device)
     maps[:, 0, 0] = maps[:, 1, 1] = torch.where(operations == ROTATE, math.cos(angle), 1.0)
     rotated = torch.where(operations == ROTATE, sign * math.sin(angle), 0.0)
     maps[:, 0, 1] = torch.where(operations == SHEAR_X, sign * shear, -rotated)

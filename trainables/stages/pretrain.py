@@ -12,10 +12,10 @@ from torch import Tensor
 from trainables.artifacts import Backbone, LabelledView
 from trainables.backbone import Trunk, build_trunk, to_artifact
 from trainables.context import Context, ambient_rng
-from trainables.distributed import gathered, own_epoch, share_of_batch, synchronise_batchnorm
+from trainables.distributed import gathered, share_of_batch, synchronise_batchnorm
 from trainables.errors import ConfigError
 from trainables.experiment import Pretrain
-from trainables.loader import Batch, Loader
+from trainables.loader import Loader
 from trainables.loop import Group, Kept, choose_precision, fit, num_steps
 
 PROVIDES: dict[str, frozenset[str]] = {
@@ -23,6 +23,13 @@ PROVIDES: dict[str, frozenset[str]] = {
     "augmentation": frozenset({"images", "generator"}),
 }
 OUTPUTS = {1: ("logits",), 2: ("first_projections", "second_projections")}  # by views
+
+
+class _Asked(NamedTuple):
+    """Images of all views of a batch, and what is asked about them if anything is."""
+
+    images: Tensor
+    targets: Tensor | None
 
 
 class Pretrained(NamedTuple):
@@ -83,7 +90,13 @@ def _train(trunk: Trunk, settings: Pretrain, view: LabelledView, context: Contex
         projector = method.build(trunk.num_features).to(context.device)
     size = len(view.indices)
     share = share_of_batch(training.batch_size, context, "pretrain")
-    loader = Loader(view, batch_size=share, augmentation=None, device=context.device)
+    loader = Loader(
+        view,
+        batch_size=share,
+        augmentation=settings.augmentation,
+        views=method.views,
+        device=context.device,
+    )
     dtype, layout = choose_precision(
         trunk,
         training,
@@ -95,23 +108,24 @@ def _train(trunk: Trunk, settings: Pretrain, view: LabelledView, context: Contex
     if training.sync_batchnorm:
         synchronise_batchnorm(trunk, context)
     trunk.to(memory_format=layout).train()
-    draws = {"epoch": torch.Generator()}
 
-    def epoch_batches(epoch: int) -> Iterator[Batch]:
-        order = context.generator("pretrain", "order", epoch)
-        draws["epoch"] = context.own_generator("pretrain", "views", epoch)
-        return own_epoch(loader, torch.randperm(size, generator=order), order, context)
+    def epoch_batches(epoch: int) -> Iterator[_Asked]:
+        positions = torch.randperm(size, generator=context.generator("pretrain", "order", epoch))
+        names = ("pretrain", "views", epoch)
+        draws = context.own_generator(*names, device=str(context.device))
+        rank, world_size = context.rank, context.world_size
+        for batch in loader.epoch(
+            positions=positions, generator=draws, rank=rank, world_size=world_size
+        ):
+            if method.views == 1:
+                yield _Asked(*method.pretext(images=batch.images, generator=draws))
+            else:
+                yield _Asked(batch.images, None)
 
-    def batch_loss(batch: Batch, progress: float) -> Tensor:
-        draw = draws["epoch"]
-        views = [
-            settings.augmentation(images=batch.images, generator=draw) for _ in range(method.views)
-        ]
-        asked = {}
-        if method.views == 1:
-            views[0], asked["targets"] = method.pretext(images=views[0], generator=draw)
-        outputs = projector(trunk(torch.cat(views).contiguous(memory_format=layout)))
-        parts = outputs.split(len(batch.images))
+    def batch_loss(batch: _Asked, progress: float) -> Tensor:
+        asked = {} if batch.targets is None else {"targets": batch.targets}
+        outputs = projector(trunk(batch.images.contiguous(memory_format=layout)))
+        parts = outputs.chunk(method.views)
         if method.views == 2:
             parts = [gathered(part, context) for part in parts]
         loss: Tensor = method(**dict(zip(OUTPUTS[method.views], parts, strict=True)), **asked)

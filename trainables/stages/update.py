@@ -21,8 +21,7 @@ from trainables.backbone import Trunk, extract_features, from_artifact, to_artif
 from trainables.context import Context
 from trainables.distributed import own_epoch, share_of_batch, share_state, synchronise_batchnorm
 from trainables.experiment import Update
-from trainables.index_streams import is_stream, reweighted_stream
-from trainables.loader import Batch, Loader, draw_positions
+from trainables.loader import Batch, Loader, weighted_positions
 from trainables.loop import Group, Kept, fit, num_steps
 from trainables.modules import grow_head
 from trainables.predict import head_module, predict_logits
@@ -185,29 +184,36 @@ def _centres(study: _Study, num_known: int) -> Tensor:
 def _objective(
     settings: Update, study: _Study, rows: Tensor, features: Tensor, logits: Tensor, progress: float
 ) -> Tensor:
-    """Return classification loss plus distillation on the samples ``rows`` of the study."""
-    device = logits.device
+    """Return classification loss plus distillation on the samples ``rows`` of the study.
+
+    All is on one device: a copy in every step would wait for it.
+    """
     classification: Tensor = settings.loss.supplied(
         {
             "logits": logits,
             "features": features,
-            "labels": study.labels[rows].to(device),
-            "class_counts": study.class_counts.to(device),
+            "labels": study.labels[rows],
+            "class_counts": study.class_counts,
             "progress": progress,
         }
     )
     distillation: Tensor = settings.distiller.supplied(
         {
             "student_logits": logits,
-            "old_logits": study.old_logits[rows].to(device),
-            "new_logits": study.new_logits[rows].to(device),
+            "old_logits": study.old_logits[rows],
+            "new_logits": study.new_logits[rows],
             "student_features": features,
-            "old_features": study.old_features[rows].to(device),
-            "labels": study.labels[rows].to(device),
+            "old_features": study.old_features[rows],
+            "labels": study.labels[rows],
             "progress": progress,
         }
     )
     return classification + distillation
+
+
+def _moved(study: _Study, context: Context) -> _Study:
+    """Return the study on the device of the stage."""
+    return _Study(*(tensor.to(context.device) for tensor in study))
 
 
 def _drawn(settings: Update, study: _Study, epoch: int, generator: torch.Generator) -> Tensor:
@@ -221,10 +227,7 @@ def _drawn(settings: Update, study: _Study, epoch: int, generator: torch.Generat
         "generator": generator,
     }
     wanted: Tensor = settings.sampler.supplied(available)
-    if is_stream(wanted):
-        return reweighted_stream(wanted, study.labels, study.weights, generator)
-    weighted = wanted * study.weights
-    return draw_positions(weighted / weighted.sum(), len(study.labels), generator)
+    return weighted_positions(wanted, study.weights, labels=study.labels, generator=generator)
 
 
 def _train_head(
@@ -232,12 +235,12 @@ def _train_head(
 ) -> None:
     """Phase A: the trunk is frozen (its cached features are used), the head learns."""
     training = settings.training
-    features, offset = study.features.to(context.device), student.offset.to(context.device)
+    there, offset = _moved(study, context), student.offset.to(context.device)
 
     @lru_cache(maxsize=1)
     def batches(epoch: int) -> tuple[Tensor, ...]:
         draw = context.generator("update", "head", round_number, epoch)
-        rows = _drawn(settings, study, epoch, draw)
+        rows = _drawn(settings, study, epoch, draw).to(context.device)
         return rows.chunk(num_steps(len(rows), training.batch_size))
 
     def epoch_batches(epoch: int) -> object:
@@ -245,8 +248,9 @@ def _train_head(
         return batches(epoch)
 
     def batch_loss(rows: Tensor, progress: float) -> Tensor:
-        logits = student.head(features[rows]) + offset
-        return _objective(settings, study, rows, features[rows], logits, progress)
+        features = there.features[rows]
+        logits = student.head(features) + offset
+        return _objective(settings, there, rows, features, logits, progress)
 
     fit(
         [Group(list(student.head.parameters()))],
@@ -279,11 +283,12 @@ def _train_trunk(
     )
     if training.sync_batchnorm:
         synchronise_batchnorm(student.trunk, context)
-    offset = student.offset.to(context.device)
+    there, offset = _moved(study, context), student.offset.to(context.device)
     student.head.eval().requires_grad_(False)
     # where each image's row is in the study, to find its teachers' logits again
     lookup = torch.zeros(sum(len(v.indices) for v in views), dtype=torch.int64)
     lookup[study.rows] = torch.arange(len(study.rows))
+    lookup = lookup.to(context.device)
 
     @lru_cache(maxsize=1)
     def drawn(epoch: int) -> tuple[Tensor, torch.Generator]:
@@ -297,10 +302,10 @@ def _train_trunk(
         return own_epoch(loader, study.rows[chosen], draw, context, *names)
 
     def batch_loss(batch: Batch, progress: float) -> Tensor:
-        rows = lookup[batch.positions.cpu()]
+        rows = lookup[batch.positions]
         features = student.trunk(batch.images)
         logits = student.head(features) + offset
-        return _objective(settings, study, rows, features, logits, progress)
+        return _objective(settings, there, rows, features, logits, progress)
 
     fit(
         [Group(list(student.trunk.parameters()), settings.trunk_lr_factor)],

@@ -62,6 +62,7 @@ class SimclrViews(Augmentation):
     def _jitter(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Jitter the colors of a random part of the batch; each sample has its own order."""
         from trainables import color_ops
+        from trainables.image_ops import change_chosen
 
         operations = (
             color_ops.brightness,
@@ -72,14 +73,12 @@ class SimclrViews(Augmentation):
         shape, place = (5, len(images)), generator.device
         draws = torch.rand(shape, generator=generator, device=place)
         order = torch.rand((len(images), 4), generator=generator, device=place).argsort(dim=1)
-        order[draws[4] >= self.jitter_probability] = -1  # these stay as they are
+        stays = draws[4] >= self.jitter_probability
         images = images.clone()
         for turn in range(4):
             for number, operation in enumerate(operations):
-                chosen = (order[:, turn] == number).nonzero()[:, 0]
-                spread = 2.0 * draws[number, chosen] - 1.0
-                strength = spread * self.jitter * (0.2 if number == 3 else 0.8)
+                strength = (2.0 * draws[number] - 1.0) * self.jitter * (0.2 if number == 3 else 0.8)
                 factor = strength if number == 3 else 1.0 + strength
-                rows = chosen.to(images.device)
-                images[rows] = operation(images[rows], factor.to(images.device))
+                chosen = (order[:, turn] == number) & ~stays
+                images = change_chosen(images, chosen, operation, factor)
         return images

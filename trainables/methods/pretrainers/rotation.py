@@ -46,7 +46,7 @@ class Rotation(Pretrainer):
     def pretext(
         self, *, images: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        order = torch.randperm(len(images), generator=generator)
+        order = torch.randperm(len(images), generator=generator, device=generator.device)
         targets = (order % 4).to(images.device)
         return self.turned(images, targets), targets
 
@@ -58,10 +58,10 @@ class Rotation(Pretrainer):
                 "pretrainers/rotation: images must be square to be turned; received "
                 f"{images.shape[-2]} x {images.shape[-1]}"
             )
-        result = images.clone()
+        result = images
         for number in (1, 2, 3):
-            rows = (turns == number).nonzero()[:, 0]
-            result[rows] = images[rows].rot90(number, dims=(-2, -1))
+            chosen = (turns == number)[:, None, None, None]
+            result = torch.where(chosen, images.rot90(number, dims=(-2, -1)), result)
         return result
 
     def __call__(self, *, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
