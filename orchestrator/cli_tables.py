@@ -18,6 +18,13 @@ def reproduce(
     factors: Annotated[str, typer.Option(help="Only these factors, with commas.")] = "",
     seeds: Annotated[str, typer.Option(help="Other seeds than the table's, with commas.")] = "",
     page: Annotated[Path | None, typer.Option(help="Write the page here too.")] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at a time, on Ray; default one, without it."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to run on; auto: the one of this machine.")
+    ] = None,
     sets: Sets = None,
     storage: Storage = "runs",
 ) -> None:
@@ -25,7 +32,7 @@ def reproduce(
 
     Rows that share a trunk train it once. An interrupted table goes on where it
     stopped. The page is STORAGE/tables/NAME/results.md. Runs in this process, on
-    a GPU if there is one; Ray is not needed.
+    a GPU if there is one, without Ray; with --at-once or --address on a cluster.
     """
     from orchestrator import tables
 
@@ -43,8 +50,15 @@ def reproduce(
     from orchestrator.options import local_folder
     from orchestrator.reproduce import reproduce as run_table
 
+    runner = None
+    if address is not None or (at_once or 1) > 1:
+        from orchestrator.table_tasks import ClusterRunner
+
+        runner = ClusterRunner(at_once, address, typer.echo)
     pages = [] if page is None else [page]
-    record = run_table(chosen, runs, storage, whole=whole, pages=pages, say=typer.echo)
+    record = run_table(
+        chosen, runs, storage, whole=whole, pages=pages, say=typer.echo, runner=runner
+    )
     typer.echo(local_folder(storage) / "tables" / chosen.name / "results.md")
     if any(cell.error for cell in record.cells):
         sys.exit(1)

@@ -1,14 +1,15 @@
-"""Run a table of published results through the stage store, without Ray, and write its page.
+"""Run a table of published results through the stage store and write its page.
 
 Rows that share a trunk train it once; a run that was interrupted goes on where it stopped; two
-processes (or two machines) on one storage share the work.
+processes (or two machines) on one storage share the work. Who computes is a `Runner`: this process,
+without Ray (`one_by_one`), or tasks on a cluster (`orchestrator.table_tasks`).
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from orchestrator.options import local_folder
 from orchestrator.records import Record, StageUse
 from orchestrator.results_page import render
 from orchestrator.store import StageStore
+from orchestrator.table_order import StartOrder
 from orchestrator.tables import Recipe, Table
 from trainables.context import Context
 from trainables.errors import ConfigError
@@ -34,6 +36,7 @@ class CellRecord(Record):
     seed: int
     recipe: str = ""
     commit: str = ""
+    device: str = ""
     metrics: dict[str, float] = Field(default_factory=dict)
     error: str | None = None
     seconds: float = 0.0
@@ -48,6 +51,9 @@ class TableRecord(Record):
     cells: list[CellRecord] = Field(default_factory=list)
 
 
+Runner = Callable[[Sequence[Recipe], str], Iterator[CellRecord]]
+
+
 def reproduce(
     table: Table,
     runs: Sequence[Recipe],
@@ -56,8 +62,9 @@ def reproduce(
     whole: Sequence[Recipe] = (),
     pages: Sequence[Path] = (),
     say: Callable[[str], None] = print,
+    runner: Runner | None = None,
 ) -> TableRecord:
-    """Run recipes of a table one after the other; record and page are written after each.
+    """Run recipes of a table; record and page are written after each, by this process.
 
     Args:
         table: The table.
@@ -67,6 +74,8 @@ def reproduce(
             recorded for exactly these stays on the page.
         pages: Further places for the page.
         say: Receives a line per run.
+        runner: Runs recipes on a storage and yields what each gave, in any order; default
+            `one_by_one`.
 
     Raises:
         ConfigError: A recipe cannot run; nothing was run then.
@@ -78,16 +87,14 @@ def reproduce(
             raise ConfigError(f"row '{run.row}': {error}") from None
     folder = local_folder(storage) / "tables" / table.name
     folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    record = TableRecord(table=table.name, machine=describe_machine(device))
-    store = StageStore(storage)
+    record = TableRecord(table=table.name, machine=describe_software())
     mine: list[CellRecord] = []
     digests = {_place(run): run.experiment.digest() for run in (*whole, *runs)}
-    for number, run in enumerate(runs, 1):
-        cell = _run(run, store, device).model_copy(
-            update={"recipe": digests[_place(run)], "commit": record.machine["commit"]}
-        )
+    for number, ran in enumerate((runner or one_by_one)(runs, storage), 1):
+        stamp = {"recipe": digests[_place(ran)], "commit": record.machine["commit"]}
+        cell = ran.model_copy(update=stamp)
         mine.append(cell)
+        record.machine["device"] = "; ".join(sorted({cell.device for cell in mine}))
         record.cells = _with_others(mine, folder / "results.json", digests)
         _write(folder / "results.json", record.model_dump_json(indent=1))
         page = render(table, record)
@@ -114,31 +121,46 @@ def _with_others(
     return [*mine, *others]
 
 
-def _run(run: Recipe, store: StageStore, device: torch.device) -> CellRecord:
+def one_by_one(runs: Sequence[Recipe], storage: str) -> Iterator[CellRecord]:
+    """Run recipes in this process, on a GPU if there is one, without Ray."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    store, order = StageStore(storage), StartOrder(runs)
+    while (position := order.next()) is not None:
+        yield run_cell(runs[position], store, device)
+        order.finished(position)
+
+
+def run_cell(run: Recipe, store: StageStore, device: torch.device) -> CellRecord:
     """Run one recipe; a training that fails is a result of its row, not the end of the table."""
-    place = {"row": run.row, "factor": run.factor, "seed": run.seed}
+    cell = CellRecord(row=run.row, factor=run.factor, seed=run.seed, device=describe(device))
     context = Context(device=device, seed=run.experiment.seed)
     try:
         outcome = execute(run.experiment, store, context)
     except ArithmeticError as error:  # a loss or weights that are not finite
-        return CellRecord(**place, error=" ".join(str(error).split()))
-    return CellRecord(
-        **place,
-        metrics=outcome.metrics,
-        seconds=outcome.seconds,
-        stages=[use.model_copy(update={"history": []}) for use in outcome.uses],
+        return cell.model_copy(update={"error": " ".join(str(error).split())})
+    return cell.model_copy(
+        update={
+            "metrics": outcome.metrics,
+            "seconds": outcome.seconds,
+            "stages": [use.model_copy(update={"history": []}) for use in outcome.uses],
+        }
     )
 
 
-def describe_machine(device: torch.device) -> dict[str, str]:
-    """Return with what a table was run."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+def describe_software() -> dict[str, str]:
+    """Return with which code a table was run."""
     return {
-        "commit": git_commit()[:12],
+        "commit": git_commit(digits=12),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": gpu or f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)",
     }
+
+
+def describe(device: torch.device) -> str:
+    """Return the name of a device, for a CPU with its threads: sums depend on them."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s)"
 
 
 def _line(cell: CellRecord, metric: str) -> str:

@@ -6,40 +6,43 @@ import math
 from typing import TYPE_CHECKING
 
 from orchestrator.finalists import interval
+from orchestrator.tables import Cell
 
 if TYPE_CHECKING:
     from orchestrator.records import Interval
     from orchestrator.reproduce import TableRecord
-    from orchestrator.tables import Cell, Table
+    from orchestrator.tables import Table
 
 NOTHING = "–"
+FLAG = "⚑"
+NO_CELL = Cell()
 
 
 def render(table: Table, record: TableRecord) -> str:
     """Return the page as Markdown; cells without a run are left open."""
-    parts = [_head(table, record)]
+    parts = [_head(table, record), _verdict(table, record)]
     parts += [_column(table, record, factor) for factor in table.factors]
     parts += [_order(table, record), _cost(record), _failures(record)]
     return "\n".join(part for part in parts if part)
 
 
 def _head(table: Table, record: TableRecord) -> str:
-    """Return title, protocol and machine."""
+    """Return title, protocol, and with what it ran."""
     published = table.protocol == "published"
     protocol = (
-        f"The published setting. A difference of more than {table.tolerance:g} points from every "
-        "published figure is flagged."
+        f"The published setting. {FLAG} marks a published figure outside of our interval by more "
+        f"than {table.tolerance:g} points; of several figures the range counts."
         if published
         else "**A shortened recipe, not the published setting:** published figures stand beside "
         "ours for orientation, and a difference says nothing about either."
     )
-    machine = ", ".join(f"{name} {value}" for name, value in record.machine.items())
+    machine = ", ".join(f"{name} {value}" for name, value in record.machine.items() if value)
     others = sorted({c.commit for c in record.cells} - {record.machine.get("commit", ""), ""})
     if others:
         machine += f"; some cells are from commit {', '.join(others)}"
     return (
-        f"# {table.title}\n\n{protocol} Ours: mean over seeds in percent, ± half the width of the "
-        f"95 % t-interval, number of seeds; metric `{table.metric}`.\n\n"
+        f"# {table.title}\n\n{protocol} Ours: mean over seeds of `{table.metric}` in percent, and "
+        "the 95 % t-interval of that mean. Difference: ours less the nearest published figure.\n\n"
         f"Written by `orchestrator reproduce {table.name}`; {machine}.\n"
     )
 
@@ -48,63 +51,114 @@ def _column(table: Table, record: TableRecord, factor: str) -> str:
     """Return the table of one factor."""
     lines = [
         f"## {factor}\n",
-        "| method | ours | published | difference | source |",
-        "|---|---|---|---|---|",
+        "| method | seeds | ours | 95 % interval | published | difference | source |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in table.rows:
-        cell = row.cells.get(factor)
+        cell = row.cells.get(factor, NO_CELL)
         ours = measured(record, table.metric, row.name, factor)
-        shown = NOTHING if ours is None else _shown(ours)
-        if cell is None or not cell.published:
-            lines.append(f"| {row.name} | {shown} | {NOTHING} | {NOTHING} | {row.note} |")
-            continue
-        figures = " / ".join(f"{figure:g}" for figure in cell.published)
-        apart = NOTHING if ours is None else _difference(table, ours.mean, cell)
+        published = " / ".join(f"{figure:.2f}" for figure in cell.published) or NOTHING
+        apart = NOTHING
+        if ours is not None and cell.published:
+            apart = _difference(table, ours, cell)
         source = "; ".join(part for part in (cell.source, row.note) if part)
-        lines.append(f"| {row.name} | {shown} | {figures} | {apart} | {source} |")
+        lines.append(
+            f"| {row.name} | {' | '.join(_shown(ours))} | {published} | {apart} | {source} |"
+        )
     return "\n".join([*lines, ""])
 
 
 def measured(record: TableRecord, metric: str, row: str, factor: str) -> Interval | None:
     """Return a row's mean and interval in percent, over the seeds that ran; ``None``: no seed."""
-    values = [
-        100 * cell.metrics[metric]
-        for cell in record.cells
-        if (cell.row, cell.factor) == (row, factor) and metric in cell.metrics
-    ]
+    values = [100 * value for value in _by_seed(record, metric, row, factor).values()]
     return interval(values) if values else None
 
 
-def _shown(found: Interval) -> str:
-    """Return mean, half width and number of seeds; one seed has no width."""
+def _shown(found: Interval | None) -> tuple[str, str, str]:
+    """Return number of seeds, mean and interval; one seed has no interval."""
+    if found is None:
+        return "0", NOTHING, NOTHING
     count = len(found.values)
-    if count == 1:
-        return f"{found.mean:.2f} (1 seed)"
-    return f"{found.mean:.2f} ± {found.high - found.mean:.2f} ({count} seeds)"
+    ends = NOTHING if count == 1 else f"{found.low:.2f} to {found.high:.2f}"
+    return str(count), f"{found.mean:.2f}", ends
 
 
-def _difference(table: Table, mean: float, cell: Cell) -> str:
-    """Return the difference from the nearest published figure, and whether it is too large."""
-    nearest = min(cell.published, key=lambda figure: abs(figure - mean))
-    apart = mean - nearest
+def _difference(table: Table, ours: Interval, cell: Cell) -> str:
+    """Return the difference from the nearest published figure, flagged if they do not agree."""
+    apart = ours.mean - min(cell.published, key=lambda figure: abs(figure - ours.mean))
+    return f"{apart:+.2f}" if agrees(table, ours, cell) else f"**{apart:+.2f} {FLAG}**"
+
+
+def agrees(table: Table, ours: Interval, cell: Cell) -> bool:
+    """Say whether the range of published figures meets our interval, give or take the tolerance.
+
+    A shortened table gives no verdict: everything agrees.
+    """
     if table.protocol == "shortened":
-        return f"{apart:+.2f}"
-    within = min(cell.published) - table.tolerance <= mean <= max(cell.published) + table.tolerance
-    return f"{apart:+.2f}" if within else f"**{apart:+.2f} ⚑**"
+        return True
+    # 1e-9: a difference of just the tolerance is no fault, whichever way it is rounded
+    reach = table.tolerance + 1e-9
+    return min(cell.published) <= ours.high + reach and ours.low - reach <= max(cell.published)
+
+
+def _verdict(table: Table, record: TableRecord) -> str:
+    """Say how many published figures are met, and name those that are not."""
+    if table.protocol == "shortened":
+        return ""
+    compared, apart = 0, []
+    for factor in table.factors:
+        for row in table.rows:
+            cell = row.cells.get(factor, NO_CELL)
+            ours = measured(record, table.metric, row.name, factor)
+            if ours is None or not cell.published:
+                continue
+            compared += 1
+            if not agrees(table, ours, cell):
+                apart.append(f"{row.name} at {factor}")
+    if not compared:
+        return ""
+    named = f"; {FLAG} {', '.join(apart)}" if apart else ""
+    met = f"**{compared - len(apart)} of {compared} published figures are met{named}.**"
+    return f"{met} An interval over few seeds is wide and meets much.\n"
 
 
 def _order(table: Table, record: TableRecord) -> str:
-    """Say which expected orders hold, on the means."""
-    lines = []
+    """Say which expected orders hold: on the means, and in how many of the seeds that both ran."""
+    lines, holding = [], 0
     for factor in table.factors:
         for lower, higher in table.expected():
             pair = [measured(record, table.metric, name, factor) for name in (lower, higher)]
             if pair[0] is None or pair[1] is None:
                 continue
             below, above = pair[0].mean, pair[1].mean
+            holding += below < above
             word = "holds" if below < above else "**does not hold**"
-            lines.append(f"- {factor}: {lower} < {higher} {word} ({below:.2f}, {above:.2f})")
-    return "\n".join(["## Expected order\n", *lines, ""]) if lines else ""
+            lines.append(
+                f"- {factor}: {lower} < {higher} {word} ({below:.2f}, {above:.2f}"
+                f"{_seeds_that_hold(table, record, factor, (lower, higher))})"
+            )
+    if not lines:
+        return ""
+    total = f"{holding} of {len(lines)} hold on the means.\n"
+    return "\n".join(["## Expected order\n", total, *lines, ""])
+
+
+def _seeds_that_hold(table: Table, record: TableRecord, factor: str, pair: tuple[str, str]) -> str:
+    """Return in how many seeds the second row is above the first; nothing for a single seed."""
+    lower, higher = (_by_seed(record, table.metric, name, factor) for name in pair)
+    both = lower.keys() & higher.keys()
+    if len(both) < 2:
+        return ""
+    return f"; in {sum(lower[seed] < higher[seed] for seed in both)} of {len(both)} seeds"
+
+
+def _by_seed(record: TableRecord, metric: str, row: str, factor: str) -> dict[int, float]:
+    """Return a row's results by seed."""
+    return {
+        cell.seed: cell.metrics[metric]
+        for cell in record.cells
+        if (cell.row, cell.factor) == (row, factor) and metric in cell.metrics
+    }
 
 
 def _cost(record: TableRecord) -> str:

@@ -193,7 +193,9 @@ def test_a_table_runs_shares_its_trunk_and_goes_on_where_it_stopped(tmp_path: Pa
     assert {cell.commit for cell in record.cells} == {record.machine["commit"]}
     shown = measured(record, "evaluate/accuracy/balanced", "cRT", "20")
     assert shown is not None
-    assert f"| cRT | {shown.mean:.2f} (1 seed) |" in page
+    assert f"| cRT | 1 | {shown.mean:.2f} |" in page
+    assert f"commit {record.machine['commit']}," in page
+    assert "CPU (" in record.machine["device"]
 
 
 def test_a_training_that_fails_is_a_result_and_the_table_goes_on(
@@ -261,32 +263,69 @@ def page_of(table: Table, values: dict[str, list[float]]) -> str:
     ],
 )
 def test_a_difference_above_the_tolerance_is_flagged(mean: float, shown: str) -> None:
-    assert f"| CE | {mean:.2f} (1 seed) | 50 / 60 | {shown} | paper |" in page_of(
-        small(), {"CE": [mean]}
-    )
+    page = page_of(small(), {"CE": [mean]})
+    assert f"| CE | 1 | {mean:.2f} | – | 50.00 / 60.00 | {shown} | paper |" in page
+    verdict = "0 of 1 published figures are met; ⚑ CE at 10." if "⚑" in shown else "1 of 1"
+    assert verdict in page
+
+
+@pytest.mark.parametrize(
+    ("values", "flagged"),
+    [
+        ([46.0, 47.0, 48.0], False),  # 47 ± 2.48: up to 49.48, and 1.5 more is beyond 50
+        ([46.9, 47.0, 47.1], True),  # 47 ± 0.25
+        ([48.4, 48.5, 48.6], False),
+        ([62.9, 63.0, 63.1], True),
+        ([61.0, 63.0, 65.0], False),
+    ],
+)
+def test_a_published_figure_outside_of_the_interval_is_flagged(
+    values: list[float], flagged: bool
+) -> None:
+    assert ("| **" in page_of(small(), {"CE": values})) == flagged
 
 
 def test_a_shortened_table_gives_no_verdict() -> None:
     page = page_of(small(protocol="shortened"), {"CE": [20.0]})
     assert "| -30.00 |" in page
     assert "⚑" not in page
+    assert "are met" not in page
     assert "not the published setting" in page
 
 
-def test_the_page_shows_the_interval_over_seeds() -> None:
+def test_the_page_shows_the_interval_over_seeds_beside_the_published_figures() -> None:
     page = page_of(small(), {"CE": [49.0, 50.0, 51.0]})
-    assert "| CE | 50.00 ± 2.48 (3 seeds) |" in page  # 4.303 / sqrt 3
+    # 4.303 / sqrt 3 = 2.48
+    assert "| CE | 3 | 50.00 | 47.52 to 52.48 | 50.00 / 60.00 | +0.00 | paper |" in page
 
 
 def test_the_expected_order_is_judged_where_both_rows_ran() -> None:
-    assert "CE < LA holds (50.00, 51.00)" in page_of(small(), {"CE": [50.0], "LA": [51.0]})
+    held = page_of(small(), {"CE": [50.0], "LA": [51.0]})
+    assert "CE < LA holds (50.00, 51.00)" in held
+    assert "1 of 1 hold on the means" in held
     assert "**does not hold**" in page_of(small(), {"CE": [52.0], "LA": [51.0]})
     assert "## Expected order" not in page_of(small(), {"CE": [52.0]})
 
 
+def test_the_expected_order_is_counted_by_seed() -> None:
+    page = page_of(small(), {"CE": [50.0, 50.0, 50.0], "LA": [49.0, 51.0, 53.0]})
+    assert "CE < LA holds (50.00, 51.00; in 2 of 3 seeds)" in page
+
+
 def test_a_row_that_did_not_run_is_left_open() -> None:
     page = page_of(small(), {"LA": [50.0]})
-    assert "| CE | – | 50 / 60 | – | paper |" in page
+    assert "| CE | 0 | – | – | 50.00 / 60.00 | – | paper |" in page
+    assert "| LA | 1 | 50.00 | – | – | – |  |" in page
+
+
+def test_the_page_says_which_code_ran_and_where() -> None:
+    cells = [
+        CellRecord(row="CE", factor="10", seed=0, commit=commit, metrics={"evaluate/accuracy": 0.5})
+        for commit in ("aaa+changes", "bbb")
+    ]
+    machine = {"commit": "aaa+changes", "device": "CPU; GPU"}
+    page = render(small(), TableRecord(table="small", machine=machine, cells=cells))
+    assert "commit aaa+changes, device CPU; GPU; some cells are from commit bbb." in page
 
 
 def test_results_are_written_whole(tmp_path: Path) -> None:
