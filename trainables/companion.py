@@ -1,4 +1,4 @@
-"""The module that a contrastive loss trains beside the model: projector, prototypes, queue."""
+"""What a contrastive loss trains beside the model, and remembers: projector, prototypes, queue."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from trainables.class_means import ClassMeans
 from trainables.class_weights import full_precision
 from trainables.contrast import EMPTY
 from trainables.projectors import Projector
@@ -23,6 +24,7 @@ class Companion(nn.Module):
         views: Random views of each image that the loss wants in a batch.
         num_prototypes: Learned directions, one per class; 0 for none.
         queue_size: How many earlier projections are remembered; 0 for none.
+        num_means: Means of projections, one per class; 0 for none.
 
     Example:
         >>> companion = Companion(4, dimension=3, num_prototypes=2)
@@ -43,6 +45,7 @@ class Companion(nn.Module):
         views: int = 1,
         num_prototypes: int = 0,
         queue_size: int = 0,
+        num_means: int = 0,
     ) -> None:
         super().__init__()
         self.views = views
@@ -59,13 +62,21 @@ class Companion(nn.Module):
             self.register_buffer("queue", torch.zeros(queue_size, dimension))
             self.register_buffer("queue_labels", torch.full((queue_size,), EMPTY))
             self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
+        self.means = ClassMeans(num_means, dimension=dimension) if num_means else None
+
+    def start_epoch(self) -> None:
+        """Forget what is too old in a new epoch."""
+        if self.means is not None:
+            self.means.start_epoch()
 
     def forward(self, features: Tensor) -> Tensor:
         """Return projections ``[B, P]`` of unit norm, float32 or better."""
         return normalize(full_precision(self.projector(features)), dim=1)
 
     def supply(self, projections: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return a loss's tensors by name, and then remember these projections.
+        """Return a loss's tensors by name, and remember these projections.
+
+        The queue is that before them; the class means are those with them.
 
         Args:
             projections: Those of the whole batch, on every worker alike ``[B, P]``.
@@ -78,6 +89,9 @@ class Companion(nn.Module):
             supplied["queue"] = self.queue.clone()
             supplied["queue_labels"] = self.queue_labels.clone()
             self._remember(projections.detach(), labels)
+        if self.means is not None:
+            self.means.observe(projections.detach(), labels)
+            supplied["class_means"] = self.means()
         return supplied
 
     @torch.no_grad()

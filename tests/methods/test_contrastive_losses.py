@@ -9,6 +9,7 @@ import torch
 from oracles import contrastive as oracle
 from vectors import golden
 
+from trainables.class_means import ClassMeans
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.losses import Loss
 from trainables.methods.losses.bcl import BCL
@@ -16,10 +17,12 @@ from trainables.methods.losses.cross_entropy import CrossEntropy
 from trainables.methods.losses.joint import Joint
 from trainables.methods.losses.logit_adjustment import LogitAdjustment
 from trainables.methods.losses.paco import PaCo
+from trainables.methods.losses.proco import ProCo
 from trainables.methods.losses.psc import PSC
 from trainables.methods.losses.supcon import SupCon
 
 GOLDEN = golden("longtail_contrastive")
+PROCO = golden("longtail_proco")
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 COUNTS = (9, 4, 2, 1)
 LABELS = (0, 1, 1, 2, 0, 3, 0)
@@ -36,6 +39,7 @@ def given(*, rows: int = 7, prototypes: int = 4) -> dict[str, Any]:
         "prototypes": unit[rows : rows + prototypes],
         "queue": unit[rows + prototypes :],
         "queue_labels": torch.tensor([0, -1, 2, 1, -1]),
+        "class_means": 0.6 * unit[rows : rows + prototypes].flip(0),
         "labels": torch.tensor(LABELS[:rows]),
         "class_counts": torch.tensor(COUNTS),
         "progress": 0.5,
@@ -118,6 +122,31 @@ def test_paco_equals_official_code() -> None:
     torch.testing.assert_close(gradient, GOLDEN.output("paco", "grad_sup_logits"), **EXACT)
 
 
+def test_proco_equals_official_code_over_two_epochs() -> None:
+    vectors = PROCO.inputs("proco")
+    method = ProCo(temperature=PROCO.cases["proco"]["hyperparameters"]["temperature"])
+    means = ClassMeans(4, dimension=128)
+    means.unseen.copy_(vectors["start"])
+    for step in range(4):
+        if step % 2 == 0:
+            means.start_epoch()
+        projections = vectors["projections"][step].clone().requires_grad_()
+        labels = vectors["labels"][step]
+        means.observe(projections.detach(), labels)
+        logits = method.class_logits(projections, means())
+        loss = method(
+            projections=projections,
+            labels=labels,
+            class_means=means(),
+            class_counts=vectors["class_counts"],
+        )
+        (gradient,) = torch.autograd.grad(loss, projections)
+        roles = {"logits": logits, "loss": loss, "grad_projections": gradient}
+        for role, value in roles.items():
+            wanted = PROCO.output("proco", role)[step]
+            torch.testing.assert_close(value, wanted, rtol=1e-7, atol=1e-7)
+
+
 def test_hybrid_schedule_equals_the_formula_evaluated_elsewhere() -> None:
     wanted = GOLDEN.output("hybrid_alpha_T200", "alpha")
     shares = torch.tensor([Joint().share(t / 200) for t in range(201)], dtype=torch.float64)
@@ -140,6 +169,10 @@ def test_losses_equal_slow_oracles() -> None:
         (
             PaCo(alpha=0.2, temperature=0.3),
             oracle.paco(logits, rows, LABELS, COUNTS, queue, 0.2, 0.3),
+        ),
+        (
+            ProCo(temperature=0.3),
+            oracle.proco(rows, batch["class_means"].tolist(), LABELS, COUNTS, 0.3),
         ),
     ]
     for method, value in wanted:
@@ -172,12 +205,61 @@ def test_an_empty_place_in_the_queue_changes_nothing() -> None:
     torch.testing.assert_close(PaCo().supplied(batch), PaCo().supplied(short))
 
 
+def test_proco_with_uniform_classes_has_the_priors_alone() -> None:
+    batch = given()
+    batch["class_means"] = torch.zeros(4, 3, dtype=torch.float64)
+    wanted = -(batch["class_counts"] / 16).log()[batch["labels"]].mean()
+    torch.testing.assert_close(ProCo().supplied(batch).item(), wanted.item(), rtol=1e-6, atol=0)
+    nearly = ProCo().supplied({**batch, "class_means": given()["class_means"] * 1e-9})
+    torch.testing.assert_close(nearly, ProCo().supplied(batch))
+
+
+def test_proco_with_concentrated_classes_compares_with_their_directions() -> None:
+    batch = given()
+    batch["class_means"] = torch.nn.functional.normalize(batch["class_means"], dim=1)
+    loss = ProCo().supplied(batch)
+    cosines = batch["projections"] @ batch["class_means"].T / 0.1
+    wanted = LogitAdjustment()(
+        logits=cosines, labels=batch["labels"], class_counts=batch["class_counts"]
+    )
+    # what is left is of order 1 / (kappa T^2), with the cap of kappa at 1e5
+    torch.testing.assert_close(loss, wanted, rtol=0, atol=2e-3)
+    longer = ProCo().supplied({**batch, "class_means": (1 + 1e-12) * batch["class_means"]})
+    torch.testing.assert_close(longer, loss)
+
+
+def test_proco_is_finite_where_an_anchor_cancels_a_class() -> None:
+    # kappa = P R / (1 - R^2) is 10 = 1 / T, so that kappa mu + z / T vanishes
+    length = (-3 + (9 + 400) ** 0.5) / 20
+    mean = torch.tensor([[length, 0.0, 0.0]], dtype=torch.float64)
+    z = torch.tensor([[-1.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    value = ProCo(temperature=0.1).class_logits(z, mean)
+    (gradient,) = torch.autograd.grad(value.sum(), z)
+    wanted = oracle.log_bessel(0.5, 1e-9) - oracle.log_bessel(0.5, 10.0)
+    assert value.item() == pytest.approx(wanted, rel=1e-9)
+    assert gradient.abs().max() < 1e-6
+
+
+def test_proco_of_one_class_is_nothing() -> None:
+    batch = given()
+    batch |= {"labels": torch.zeros(7, dtype=torch.int64), "class_counts": torch.tensor([16])}
+    batch["class_means"] = batch["class_means"][:1]
+    assert ProCo().supplied(batch).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_proco_is_not_moved_by_a_class_without_samples() -> None:
+    batch = given()
+    more = torch.cat([batch["class_means"], batch["projections"][:1] * 0.9])
+    absent = {**batch, "class_means": more, "class_counts": torch.tensor([*COUNTS, 0])}
+    torch.testing.assert_close(ProCo().supplied(absent), ProCo().supplied(batch), atol=1e-7, rtol=0)
+
+
 def test_bcl_with_one_row_and_one_prototype_per_class_is_psc_with_all() -> None:
     batch = given(rows=1)
     torch.testing.assert_close(BCL().supplied(batch), PSC(denominator="all").supplied(batch))
 
 
-@pytest.mark.parametrize("name", ["supcon", "psc", "bcl"])
+@pytest.mark.parametrize("name", ["supcon", "psc", "bcl", "proco"])
 def test_joint_is_a_weighted_sum(name: str) -> None:
     batch = given()
     contrast = Loss.parse(name)
@@ -226,7 +308,7 @@ def test_a_wrapper_refuses_what_it_cannot_feed(written: dict[str, Any], message:
 # --- what is trained beside the model -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["supcon", "psc", "bcl", "paco", "joint"])
+@pytest.mark.parametrize("name", ["supcon", "psc", "bcl", "paco", "proco", "joint"])
 def test_a_loss_gets_all_it_needs_from_what_it_builds(name: str) -> None:
     method = Loss.parse(name)
     companion = method.build(6, 4)

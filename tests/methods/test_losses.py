@@ -58,6 +58,7 @@ def batch(
         "prototypes": unit[size : size + classes],
         "queue": unit[size + classes :],
         "queue_labels": (torch.arange(6) % (classes + 1) - 1),  # -1: nothing there yet
+        "class_means": 0.7 * unit[size : size + classes].flip(0),
         "labels": torch.arange(size) % classes,
         "class_counts": torch.tensor(counts),
         "progress": 0.9,
@@ -368,9 +369,9 @@ def test_a_batch_seen_twice_has_the_same_mean(method: Loss) -> None:
     names = ("logits", "expert_logits", "features", "projections", "labels")
     twice = {**given, **{k: torch.cat([given[k], given[k]]) for k in names}}
     same = torch.allclose(method.supplied(twice), method.supplied(given), rtol=1e-7, atol=1e-7)
-    # to a loss that compares samples (psc compares with prototypes) a copy is a positive pair
+    # to a loss that compares samples a copy is a positive pair; these compare with classes
     contrast = getattr(method, "contrast", method)
-    compares = "projections" in method.needs() and contrast.name != "psc"
+    compares = "projections" in method.needs() and contrast.name not in ("psc", "proco")
     assert same is not compares
 
 
@@ -385,6 +386,7 @@ def test_names_of_classes_do_not_matter(method: Loss) -> None:
         "labels": order.argsort()[given["labels"]],
         "class_counts": given["class_counts"][order],
         "prototypes": given["prototypes"][order],
+        "class_means": given["class_means"][order],
         "queue_labels": torch.tensor([*order.argsort().tolist(), -1])[given["queue_labels"]],
     }
     torch.testing.assert_close(method.supplied(renamed), method.supplied(given))

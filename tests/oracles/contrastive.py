@@ -82,3 +82,36 @@ def paco(
                 weight += alpha
         losses.append(-value / weight)
     return math.fsum(losses) / len(logits)
+
+
+def log_bessel(order: float, x: float) -> float:
+    """Return ``log(I_order(x) / x^order)`` by the power series, whose terms are all positive."""
+    terms, k = [], 0
+    while not terms or terms[-1] > max(terms) - 60:
+        power = 2 * k * math.log(x / 2) if k else 0.0
+        terms.append(power - math.lgamma(k + 1) - math.lgamma(order + k + 1))
+        k += 1
+    largest = max(terms)
+    total = math.fsum(math.exp(term - largest) for term in terms)
+    return largest + math.log(total) - order * math.log(2)
+
+
+def proco(
+    rows: Sequence[Row],
+    means: Sequence[Row],
+    labels: Sequence[int],
+    counts: Sequence[int],
+    t: float,
+) -> float:
+    width = len(means[0])
+    order, total, losses = width / 2 - 1, sum(counts), []
+    for z, label in zip(rows, labels, strict=True):
+        parts = []
+        for mean, n in zip(means, counts, strict=True):
+            length = math.sqrt(dot(mean, mean))
+            kappa = width * length / (1 - length**2)
+            moved = [kappa * m / length + part / t for m, part in zip(mean, z, strict=True)]
+            ratio = log_bessel(order, math.sqrt(dot(moved, moved))) - log_bessel(order, kappa)
+            parts.append(n / total * math.exp(ratio))
+        losses.append(-math.log(parts[label] / math.fsum(parts)))
+    return math.fsum(losses) / len(rows)

@@ -139,6 +139,7 @@ HYBRID_SC = {"joint": {"contrast": "supcon", "weight": 1.0, "schedule": "cumulat
         ),
         ({"loss": "paco"}, "fastnet"),
         ({"loss": {"joint": {"contrast": "bcl", "base": "balanced_softmax"}}}, "fastnet"),
+        ({"loss": {"joint": {"contrast": "proco", "base": "logit_adjustment"}}}, "fastnet"),
     ],
     ids=[
         "bbn",
@@ -149,6 +150,7 @@ HYBRID_SC = {"joint": {"contrast": "supcon", "weight": 1.0, "schedule": "cumulat
         "ride",
         "paco",
         "joint",
+        "proco",
     ],
 )
 def test_the_stage_learns_and_its_artifacts_predict(

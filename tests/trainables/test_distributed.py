@@ -181,6 +181,10 @@ CASES = {
         "classify",
         {"classify.loss": {"paco": {"temperature": 0.5, "queue_size": 128}}},
     ),
+    "classify class means": (
+        "classify",
+        {"classify.loss": {"joint": {"contrast": {"proco": {"temperature": 0.5}}, "weight": 1.0}}},
+    ),
     "classify branches": (
         "classify",
         {

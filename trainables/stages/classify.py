@@ -30,7 +30,7 @@ from trainables.mixing import Mix
 PROVIDES: dict[str, frozenset[str]] = {
     "loss": frozenset(
         {"logits", "features", "labels", "class_counts", "progress"}
-        | {"projections", "prototypes", "queue", "queue_labels", "expert_logits"}
+        | {"projections", "prototypes", "queue", "queue_labels", "class_means", "expert_logits"}
     ),
     "sampler": frozenset({"labels", "class_counts", "progress", "epochs", "generator"}),
     "augmentation": frozenset({"images", "generator"}),
@@ -150,6 +150,8 @@ def _train(
     def epoch_batches(epoch: int) -> Iterator[tuple[Batch, Batch | None]]:
         model.trunk.train()
         model.head.train()
+        if model.companion is not None:
+            model.companion.start_epoch()
         return batches.epoch(epoch)
 
     reports = fit(

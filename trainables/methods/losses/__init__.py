@@ -18,8 +18,9 @@ class Loss(Method):
 
     A contrastive loss gets ``projections [N, P]``, unit-norm outputs of a projector that is trained
     beside the model, and asks for what else it needs of that module by name (``prototypes [C, P]``,
-    ``queue [Q, P]``, ``queue_labels [Q]``). Its `build` makes the module, which also says how many
-    random views of each image the loss wants: with two, every image is two rows of the batch.
+    ``queue [Q, P]``, ``queue_labels [Q]``, ``class_means [C, P]``). Its `build` makes the module,
+    which also says how many random views of each image the loss wants: with two, every image is two
+    rows of the batch.
 
     A loss on ``expert_logits [B, E, C]`` needs the head ``experts``, with `num_experts` of them if
     that is not 0.

@@ -32,7 +32,8 @@ class Joint(Loss):
     Shapes:
         What the base needs of logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]``,
         features ``[B, D]``, progress in [0, 1]; what the contrast needs of projections ``[N, P]``,
-        projection_labels ``[N]`` (``labels`` if not given), prototypes ``[C, P]`` -> scalar.
+        projection_labels ``[N]`` (``labels`` if not given), prototypes ``[C, P]``, class_means
+        ``[C, P]`` -> scalar.
 
     Lower is better. The schedule moves with every step; the released codes move it per epoch, where
     both agree.
@@ -57,7 +58,7 @@ class Joint(Loss):
     """
 
     base: Loss = CrossEntropy()
-    contrast: Annotated[Loss, Choice(("supcon", "psc", "bcl"))] = SupCon()
+    contrast: Annotated[Loss, Choice(("supcon", "psc", "bcl", "proco"))] = SupCon()
     weight: Annotated[float, Field(ge=0), Range(0.05, 2.0, log=True)] = 0.35
     schedule: Annotated[Literal["constant", "cumulative"], Choice(("constant", "cumulative"))] = (
         "constant"
@@ -101,6 +102,7 @@ class Joint(Loss):
         features: torch.Tensor | None = None,
         projection_labels: torch.Tensor | None = None,
         prototypes: torch.Tensor | None = None,
+        class_means: torch.Tensor | None = None,
     ) -> torch.Tensor:
         available: dict[str, Any] = {
             "logits": logits,
@@ -110,6 +112,7 @@ class Joint(Loss):
             "features": features,
             "projections": projections,
             "prototypes": prototypes,
+            "class_means": class_means,
         }
         available = {name: value for name, value in available.items() if value is not None}
         classification: torch.Tensor = self.base.supplied(available)
