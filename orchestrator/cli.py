@@ -34,6 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text: rich's help takes 0.2 s more to import
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -63,7 +64,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option: that is how typer reads 
     cpus_per_trial: Annotated[float, typer.Option(help="CPU cores of a trial.")] = 1.0,
     gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial; a share is fine.")] = 0.0,
     workers: Annotated[int, typer.Option(help="Workers that train one network together.")] = 1,
-    scheduler: Annotated[str, typer.Option(help="none, asha or hyperband.")] = "none",
+    scheduler: Annotated[str, typer.Option(help="none, asha, hyperband or ladder.")] = "none",
     objectives: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,7 +81,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option: that is how typer reads 
         str | None, typer.Option(help="Ray cluster; default a running one, else one here.")
     ] = None,
 ) -> None:
-    """Search for the best recipe, retrain the finalists, promote the winner.
+    """Find the best recipe, retrain finalists, promote the winner.
 
     Stage results are computed once and reused by every later trial and sweep
     on the same storage. Ctrl-C leaves a sweep that the same --name resumes.
@@ -141,7 +142,7 @@ def plan(
     sets: Sets = None,
     show: Annotated[bool, typer.Option(help="Print the wiring table.")] = True,
 ) -> None:
-    """Check a recipe and show how its stages are wired, without running anything."""
+    """Check a recipe, show how its stages are wired, run nothing."""
     recipe = _recipe(experiment, sets)
     from orchestrator.views import console, plan_table
     from trainables import pipeline
@@ -157,11 +158,12 @@ def plan(
 def methods(
     kind: Annotated[str | None, typer.Argument(help="One kind, in detail.")] = None,
 ) -> None:
-    """List the methods that a recipe can name: settings, search ranges, sources."""
+    """List what a recipe can name: settings, ranges, sources."""
     from orchestrator.catalog import rows
-    from orchestrator.views import console, methods_details, methods_table
 
     found = rows(kind)
+    from orchestrator.views import console, methods_details, methods_table
+
     console().print(methods_details(found) if kind else methods_table(found))
 
 
@@ -185,15 +187,19 @@ def report(
     name: Annotated[str | None, typer.Argument(help="Name of a sweep.")] = None,
     storage: Storage = "runs",
 ) -> None:
-    """List sweeps, or write one sweep's report (a single HTML file) and print where it is."""
+    """List sweeps, or write the report of one.
+
+    Prints where the report is: a single HTML file that needs no network.
+    """
     from orchestrator.options import local_folder
     from orchestrator.records import SweepRecord
-    from orchestrator.views import console, sweeps_table
     from trainables.errors import ConfigError, did_you_mean
 
     found_at = local_folder(storage).glob("sweeps/*/sweep.json")
     folders = {path.parent.name: path.parent for path in found_at}
     if name is None:
+        from orchestrator.views import console, sweeps_table
+
         found = sorted((SweepRecord.load(f) for f in folders.values()), key=lambda r: r.started)
         console().print(sweeps_table(found))
         return
@@ -212,7 +218,10 @@ def ui(
     storage: Storage = "runs",
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
-    """Show all runs in MLflow's user interface, reachable from this machine only (127.0.0.1)."""
+    """Show all runs in MLflow's user interface.
+
+    It is reachable from this machine only (127.0.0.1).
+    """
     import os
 
     from orchestrator.mlflow_client import tracking_uri
@@ -228,7 +237,7 @@ def ui(
 
 @app.command()
 def version() -> None:
-    """Print the version of this program and of what it stands on."""
+    """Print the version of this and of what it stands on."""
     from importlib.metadata import version as of
 
     for name in ("longtail-orchestrator", "torch", "ray", "optuna", "mlflow"):

@@ -21,6 +21,7 @@ promote_app = typer.Typer(
         "orchestrator promote rollback     champion and previous champion swap",
     ),
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -42,9 +43,9 @@ def predict(
     storage: Storage = "runs",
     tracking: Tracking = None,
 ) -> None:
-    """Name what is in images with a registered version, in this process.
+    """Name what is in images with a registered version.
 
-    An image whose confidence is below the model's threshold is marked
+    It runs in this process. An image whose confidence is below the model's threshold is marked
     unknown: it shows none of the classes the model was trained on.
     """
     from orchestrator.predictor import answers_table, open_version, predict_files
@@ -63,7 +64,7 @@ def predict(
 def promote_list(
     model: Model = "longtail", storage: Storage = "runs", tracking: Tracking = None
 ) -> None:
-    """Show who is champion, challenger and previous champion, with their metrics."""
+    """Show champion, challenger, previous champion; metrics."""
     from orchestrator import promote as gatekeeper
     from orchestrator.views import console, versions_table
 
@@ -81,7 +82,10 @@ def promote_version(
     storage: Storage = "runs",
     tracking: Tracking = None,
 ) -> None:
-    """Let the gates compare a registered version with the champion; exit 1 when refused."""
+    """Let the gates compare a version with the champion.
+
+    Exits with 1 when they refuse it.
+    """
     from orchestrator import promote as gatekeeper
     from orchestrator.views import console, promotion_lines
 
@@ -96,7 +100,10 @@ def promote_version(
 def promote_rollback(
     model: Model = "longtail", storage: Storage = "runs", tracking: Tracking = None
 ) -> None:
-    """Make the previous champion the champion again; a second call undoes the first."""
+    """Make the previous champion the champion again.
+
+    A second call undoes the first.
+    """
     from orchestrator import promote as gatekeeper
 
     version = gatekeeper.rollback(_registry(storage, tracking), model)

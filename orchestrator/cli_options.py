@@ -29,5 +29,5 @@ Tracking = Annotated[
 
 
 def examples(*lines: str) -> str:
-    """Return the end of a help text: one example per line."""
-    return "\n".join(["[bold]Examples[/bold]", *lines])
+    r"""Return the end of a help text: one example per line (``\b``: lines stay as they are)."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

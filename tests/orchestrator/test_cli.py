@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from orchestrator import cli
@@ -71,6 +73,26 @@ def test_help_lists_every_command() -> None:
     assert [name for name in COMMANDS if name not in output] == []
 
 
+@pytest.mark.parametrize("group", ["", "promote"])
+def test_help_says_in_whole_lines_what_commands_do(group: str) -> None:
+    output = CliRunner().invoke(cli.app, [*group.split(), "--help"], terminal_width=80).output
+    listed = output.partition("Commands:")[2].partition("Examples:")[0]
+    assert listed.strip(), output
+    assert "..." not in listed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_every_option_and_example(command: str) -> None:
+    group = get_command(cli.app)
+    assert isinstance(group, TyperGroup)
+    found = group.commands[command]
+    output = CliRunner().invoke(cli.app, [command, "--help"]).output
+    options = [name for option in found.params for name in (*option.opts, *option.secondary_opts)]
+    assert [name for name in options if name not in output] == []
+    examples = (found.epilog or "").splitlines()[1:]  # after the mark that keeps lines apart
+    assert [line for line in examples if line.strip() not in output] == []
+
+
 def test_no_arguments_print_the_help(orchestrator: Command) -> None:
     done = orchestrator()
     assert "Usage" in done.stdout + done.stderr
@@ -89,7 +111,7 @@ def test_module_is_the_command() -> None:
     assert done.stderr.startswith("error: experiment: unknown key 'a'")
 
 
-HEAVY = ("torch", "numpy", "ray", "optuna", "mlflow", "sklearn", "pandas", "scipy")
+HEAVY = ("torch", "numpy", "ray", "optuna", "mlflow", "sklearn", "pandas", "scipy", "rich")
 
 
 @pytest.mark.parametrize(

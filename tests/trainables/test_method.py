@@ -1,7 +1,9 @@
 """The mechanism of the shelves."""
 
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import pytest
@@ -17,6 +19,7 @@ from trainables.methods.method import (
     missing_message,
     search_range,
 )
+from trainables.methods.shelf import Shelf
 from trainables.settings import Settings
 
 ALL = [cls for kind in KINDS.values() for cls in kind.shelf.values()]
@@ -29,6 +32,35 @@ def test_kinds_are_the_folders() -> None:
 
 def test_every_kind_has_a_method() -> None:
     assert [name for name, kind in KINDS.items() if not kind.shelf] == []
+
+
+def test_schema_imports_only_the_methods_that_it_names() -> None:
+    code = (
+        "import sys, trainables.experiment\n"
+        "from trainables.methods.losses import Loss\n"
+        "read = [n for n in Loss.shelf if f'trainables.methods.losses.{n}' in sys.modules]\n"
+        "assert 0 < len(read) < len(Loss.shelf) / 2, read\n"
+        "assert 'focal' not in read and 'focal' in Loss.shelf\n"
+        "assert Loss.shelf['focal'].name == 'focal'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_fault_in_a_method_file_is_raised_when_the_method_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toy_kind").mkdir()
+    (tmp_path / "toy_kind" / "__init__.py").touch()
+    (tmp_path / "toy_kind" / "broken.py").write_text("import no_such_module\n")
+    (tmp_path / "toy_kind" / "empty.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("toy_kind")
+    shelf = Shelf("toy_kind")
+    assert list(shelf) == ["broken", "empty"]
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        shelf["broken"]
+    with pytest.raises(KeyError, match="empty defines no method"):
+        shelf["empty"]
 
 
 @pytest.mark.parametrize("cls", ALL, ids=lambda c: f"{c.kind}/{c.name}")

@@ -1,6 +1,6 @@
-"""The shelves: one folder per kind, one file per method. Importing this finds them all.
+"""The shelves: one folder per kind, one file per method. Importing this finds all kinds.
 
-An import error in a method file is never swallowed: it stops the import.
+A method's file is imported when the method is first asked for (see `Shelf`).
 """
 
 import importlib
@@ -10,13 +10,13 @@ from trainables.methods.method import Method
 
 
 def discover() -> dict[str, type[Method]]:
-    """Import every module below this package and return the kinds by name.
+    """Import every package below this one and return the kinds by name.
 
     Example:
         >>> {"heads", "losses", "samplers"} <= set(discover())
         True
     """
-    for module in pkgutil.walk_packages(__path__, prefix=f"{__name__}."):
+    for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
         importlib.import_module(module.name)
     return {kind.kind: kind for kind in Method.__subclasses__()}
 

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from trainables.errors import did_you_mean, explain
+from trainables.methods.shelf import Shelf
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Method(BaseModel):
     kind: ClassVar[str] = ""
     name: ClassVar[str] = ""
     oracle: ClassVar[bool] = False  # an upper bound that reads what a deployment cannot know
-    shelf: ClassVar[dict[str, type[Method]]]
+    reads: ClassVar[frozenset[str]] = frozenset()  # views that its stage gets for its sake alone
+    shelf: ClassVar[Shelf]
     __call__: ClassVar[Callable[..., Any]]
 
     @classmethod
@@ -69,7 +71,7 @@ class Method(BaseModel):
         super().__pydantic_init_subclass__(**kwargs)
         last = cls.__module__.rpartition(".")[2]
         if Method in cls.__bases__:
-            cls.kind, cls.shelf = last, {}
+            cls.kind, cls.shelf = last, Shelf(cls.__module__)
             return
         cls.name = last
         other = cls.shelf.get(cls.name)
