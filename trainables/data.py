@@ -30,6 +30,7 @@ class Views(NamedTuple):
     validation_known: LabelledView
     validation_novel: LabelledView
     pool: ImageView
+    unlabelled: ImageView
     pool_labels: PoolLabels
     held_out_known: LabelledView
     held_out_novel: LabelledView
@@ -76,6 +77,7 @@ def build_views(data: Data, *, cache: Path | None = None) -> Views:
             source, parts.validation_novel, threshold_id, known + validation_novel
         ),
         pool=pool.view,
+        unlabelled=_build_unlabelled(data, source, parts.unlabelled),
         pool_labels=pool.labels,
         held_out_known=_labelled(source, parts.held_out_known, new_id, known),
         held_out_novel=_labelled(source, parts.held_out_novel, new_id, known + novel),
@@ -133,6 +135,14 @@ def _build_pool(data: Data, source: Source, parts: Cut, cache: Path | None) -> _
     return _Pool(view, PoolLabels(truth, known, novel, _digest(digest, truth)), drawn)
 
 
+def _build_unlabelled(data: Data, source: Source, indices: Integers) -> ImageView:
+    """Return a copy of some images in a random order, so that positions tell nothing."""
+    order = generator(data, "unlabelled order").permutation(len(indices))
+    positions = np.arange(len(indices), dtype=np.int64)
+    digest = _digest(source.digest, indices, order)
+    return ImageView(source.images[indices[order]], positions, digest)
+
+
 def _draw_unrelated(data: Data, source: Source, cache: Path | None) -> tuple[Images, str, Integers]:
     """Return unrelated images of the source's size, their source's digest, and which ones."""
     if data.stream.unrelated == 0:
@@ -155,11 +165,11 @@ def _draw_unrelated(data: Data, source: Source, cache: Path | None) -> tuple[Ima
 
 
 def _index_lists(parts: Cut, unrelated: Integers) -> dict[str, list[int]]:
-    """Return all index lists as plain integers."""
+    """Return all index lists as plain integers; that of unlabelled images if there are any."""
     lists = {
         name: [int(index) for index in value]
         for name, value in parts._asdict().items()
-        if isinstance(value, np.ndarray)
+        if isinstance(value, np.ndarray) and (len(value) or name != "unlabelled")
     }
     return {**lists, "pool_unrelated": [int(index) for index in unrelated]}
 

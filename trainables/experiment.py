@@ -23,6 +23,7 @@ from trainables.methods.pseudo_labelers import PseudoLabeler
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.samplers import Sampler
 from trainables.methods.scores import Score
+from trainables.methods.self_trainers import SelfTrainer
 from trainables.methods.splits import Split
 from trainables.methods.thresholds import Threshold
 from trainables.settings import Settings, assign, build, parse_assignments, read_yaml
@@ -45,11 +46,25 @@ class Stream(Settings):
     unrelated_source: str = "noise"
 
 
+class Unlabelled(Settings):
+    """Further images of the known classes, without labels, for semi-supervised training.
+
+    ``ratio`` times as many as there are labelled ones, with a long tail of their own: the largest
+    class has ``imbalance_factor`` times the images of the smallest. 0 takes none.
+    """
+
+    ratio: NonNegative = 0.0
+    imbalance_factor: Annotated[float, Field(ge=1)] = 1.0
+
+
 class Data(Settings):
     """A data source and the protocol that cuts it, in this fixed order.
 
     Hold out the new classes, carve a balanced validation slice, make the known classes
-    long-tailed, lay out the stream.
+    long-tailed, set unlabelled images apart, lay out the stream.
+
+    ``max_per_class`` bounds the most frequent class, and with it all others; what it leaves over
+    is there for ``unlabelled`` and the stream.
 
     ``novel_classes=0`` is a closed world, the protocol of long-tail papers: all classes are known.
     ``validation_per_class=0`` leaves every image to the training, as papers do; there is nothing to
@@ -65,6 +80,8 @@ class Data(Settings):
     validation_novel_classes: Annotated[int, Field(ge=0)] = 1
     validation_per_class: Annotated[int, Field(ge=0)] = 20
     profile: Profile = Field(default="exponential")  # type: ignore[assignment]
+    max_per_class: Count | None = None
+    unlabelled: Unlabelled = Unlabelled()
     stream: Stream = Stream()
     world: Literal["validation", "test"] = "validation"
     skip_unreadable: bool = False
@@ -136,6 +153,7 @@ class Pretrain(Settings):
     backbone: str = "fastnet"
     method: Pretrainer = Field(default="none")  # type: ignore[assignment]
     augmentation: Augmentation = Field(default="simclr_views")  # type: ignore[assignment]
+    step: Literal["auto", "eager", "compiled", "graph"] = "auto"
     training: Training = Training(epochs=20, batch_size=256)
 
 
@@ -174,6 +192,7 @@ class Classify(Settings):
     @model_validator(mode="after")
     def _branches_get_what_they_join(self) -> Classify:
         """Refuse two batches where one is mixed, or where the loss can't take both."""
+    self_trainer: SelfTrainer = Field(default="none")  # type: ignore[assignment]
         if self.branches.other_sampler() is None:
             return self
         name, compares = self.branches.name, "projections" in self.loss.needs()
@@ -308,3 +327,14 @@ def load_experiment(path: str | Path | None, sets: Iterable[str] = ()) -> Experi
     experiment = build(Experiment, tree)
     changes = parse_assignments(sets)
     return assign(experiment, changes) if changes else experiment
+    @model_validator(mode="after")
+    def _unlabelled_images_to_learn_from(self) -> Experiment:
+        """Refuse to learn from unlabelled images where there are none."""
+        trainer = self.classify.self_trainer
+        if "unlabelled" in trainer.reads and not self.data.unlabelled.ratio:
+            raise ValueError(
+                f"data.unlabelled.ratio: classify.self_trainer '{trainer.name}' learns from "
+                "unlabelled images; must be above 0; received 0"
+            )
+        return self
+

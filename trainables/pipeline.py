@@ -40,7 +40,7 @@ STAGES: dict[str, ModuleType] = {
     "update": update,
     "evaluate": evaluate,
 }
-OPEN_VIEWS = ("known_train", "validation_known", "validation_novel", "pool")
+OPEN_VIEWS = ("known_train", "validation_known", "validation_novel", "pool", "unlabelled")
 EVALUATE_ONLY = ("held_out_known", "held_out_novel", "pool_labels")
 # Modules whose change changes no stage's result; all others beside them are in every key.
 NOT_IN_RESULTS = frozenset(
@@ -105,6 +105,8 @@ def _inputs(name: str, settings: Settings, available: Mapping[str, str]) -> tupl
                 )
             if not uses_oracle(settings):
                 continue
+        elif not guarded and optional and key not in views_read(settings):
+            continue
         elif not guarded and key not in available:
             raise ConfigError(_missing(name, key, available))
         wanted.append(key)
@@ -152,6 +154,11 @@ def methods_of(settings: BaseModel) -> Iterator[Method]:
 def uses_oracle(settings: BaseModel) -> bool:
     """Say whether settings choose an upper bound, which may see what a deployment cannot."""
     return any(method.oracle for method in methods_of(settings))
+
+
+def views_read(settings: BaseModel) -> frozenset[str]:
+    """Return the views that a stage gets for the sake of its chosen methods alone."""
+    return frozenset().union(*(method.reads for method in methods_of(settings)))
 
 
 def describe(steps: Iterable[Step]) -> list[tuple[str, str, str, str]]:

@@ -1,11 +1,12 @@
-"""Which image plays which part: class split, validation carve, long tail, stream, in this order."""
+"""Which image plays which part: new classes, validation, long tail, unlabelled, stream."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from trainables.class_sizes import labelled_sizes, largest_that_fits, unlabelled_sizes
 from trainables.context import derive_seed
 from trainables.errors import ConfigError
 from trainables.experiment import Data
@@ -28,6 +29,7 @@ class Cut(NamedTuple):
     validation_novel: Integers
     pool_known: Integers
     pool_novel: Integers
+    unlabelled: Integers
     held_out_known: Integers
     held_out_novel: Integers
 
@@ -52,8 +54,10 @@ def cut(data: Data, source: Source) -> Cut:
     known, validation_classes, test_classes = split_classes(data, source)
     members = {c: _train_members(source, c) for c in range(len(source.class_names))}
     train, calibration, selection = _carve(data, source, known, members)
-    counts = _profile_counts(data, train)
-    kept, leftover = select_long_tail(train, counts, data.seed)
+    available = np.array([len(images) for images in train], dtype=np.int64)
+    counts = labelled_sizes(data, available)
+    kept, leftover = select_long_tail(train, counts.tolist(), data.seed)
+    unlabelled, leftover = _set_apart(data, source, known, counts, leftover)
     parts = _part_validation_novel(data, source, validation_classes, members)
     if data.world == "validation":
         novel, pool_novel = validation_classes, parts.pool
@@ -68,12 +72,13 @@ def cut(data: Data, source: Source) -> Cut:
         known_classes=known,
         novel_classes=novel,
         validation_novel_classes=validation_classes,
-        class_counts=counts,
+        class_counts=counts.tolist(),
         known_train=_join(kept),
         validation_known=calibration,
         validation_novel=parts.threshold,
         pool_known=_spread(leftover, data.stream.known),
         pool_novel=np.sort(pool_novel),
+        unlabelled=np.sort(unlabelled),
         held_out_known=held_out_known,
         held_out_novel=held_out_novel,
     )
@@ -155,17 +160,6 @@ def _carve(
     return rest, _join(calibration), _join(selection)
 
 
-def _profile_counts(data: Data, train: list[Integers]) -> list[int]:
-    """Return how many images each known class keeps."""
-    available = np.array([len(members) for members in train], dtype=np.int64)
-    arguments: dict[str, Any] = {
-        "num_classes": len(train),
-        "max_count": int(available.min()),  # so that the profile's ratios hold exactly
-        "available": available,
-    }
-    return [int(count) for count in data.profile.supplied(arguments)]
-
-
 def select_long_tail(
     members: list[Integers], counts: list[int], seed: int
 ) -> tuple[list[Integers], list[Integers]]:
@@ -194,6 +188,31 @@ def select_long_tail(
         kept.append(order[:count])
         leftover.append(order[count:])
     return kept, leftover
+
+
+def _set_apart(
+    data: Data, source: Source, known: list[int], counts: Integers, leftover: list[Integers]
+) -> tuple[Integers, list[Integers]]:
+    """Take the unlabelled images from what the long tail left over; return them and the rest."""
+    if not data.unlabelled.ratio:
+        return _join([]), leftover
+    wanted = unlabelled_sizes(
+        counts, ratio=data.unlabelled.ratio, imbalance_factor=data.unlabelled.imbalance_factor
+    )
+    left = np.array([len(images) for images in leftover], dtype=np.int64)
+    lacking = np.flatnonzero(wanted > left)
+    if len(lacking):
+        label = int(lacking[0])
+        most = largest_that_fits(data, counts + left)
+        bound = f"data.max_per_class of at most {most}, or " if most else ""
+        raise ConfigError(
+            f"data.unlabelled: class '{source.class_names[known[label]]}' has {left[label]} "
+            f"training images left beside {counts[label]} labelled ones, and {wanted[label]} are "
+            f"asked for; allowed: {bound}a smaller data.unlabelled.ratio; received "
+            f"{data.unlabelled.ratio:g}"
+        )
+    pairs = list(zip(leftover, wanted, strict=True))
+    return _join([images[:n] for images, n in pairs]), [images[n:] for images, n in pairs]
 
 
 def _part_validation_novel(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainables.artifacts import ImageView, LabelledView
-from trainables.loader import Loader, draw_positions
+from trainables.loader import Loader, draw_positions, weighted_positions
 from trainables.methods.augmentations import Augmentation
 from trainables.methods.augmentations.crop_flip import CropFlip
 
@@ -138,3 +138,31 @@ def test_draws_of_another_number_than_samples() -> None:
     drawn = draw_positions(torch.ones(4), 10, seeded())
     assert len(drawn) == 10
     assert drawn.max() < 4
+
+
+def test_weights_multiply_the_chances_of_a_sampler() -> None:
+    labels = torch.tensor([0, 0, 1, 1]).repeat(5000)
+    chances = torch.tensor([1.0, 1.0, 3.0, 3.0]).repeat(5000)
+    weights = torch.tensor([1.0, 0.25, 1.0, 0.25]).repeat(5000)
+    drawn = weighted_positions(chances, weights, labels=labels, generator=seeded())
+    found = (drawn % 4).bincount(minlength=4) / len(drawn)
+    torch.testing.assert_close(found, torch.tensor([0.2, 0.05, 0.6, 0.15]), atol=0.02, rtol=0)
+
+
+def test_without_weights_or_with_equal_ones_the_sampler_decides_alone() -> None:
+    labels = torch.arange(12) % 3
+    even = torch.full((12,), 0.25)
+    for weights in (None, torch.full((12,), 7.0)):
+        drawn = weighted_positions(even, weights, labels=labels, generator=seeded())
+        assert torch.equal(drawn, draw_positions(even, 12, seeded()))
+    stream = torch.tensor([3, 3, 0])
+    assert torch.equal(weighted_positions(stream, None, labels=labels, generator=seeded()), stream)
+
+
+def test_weights_of_a_stream_choose_within_a_class() -> None:
+    labels = torch.tensor([0, 0, 1, 1])
+    stream = torch.tensor([0, 1, 2, 3] * 500)
+    weights = torch.tensor([1.0, 9.0, 1.0, 1.0])
+    drawn = weighted_positions(stream, weights, labels=labels, generator=seeded())
+    assert torch.equal(labels[drawn], labels[stream])
+    assert 0.85 < float((drawn[labels[drawn] == 0] == 1).float().mean()) < 0.95

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainables.activation_maps import class_activation
-from trainables.artifacts import Backbone, Classifier, LabelledView
+from trainables.artifacts import Backbone, Classifier, ImageView, LabelledView
 from trainables.backbone import Trunk, branch_trunk, extract_features, from_artifact, to_artifact
 from trainables.branching import Joined
 from trainables.companion import Companion
 from trainables.context import Context, ambient_rng
-from trainables.distributed import gathered, own_epoch, share_of_batch, synchronise_batchnorm
+from trainables.distributed import gathered, synchronise_batchnorm
 from trainables.experiment import Classify
 from trainables.experts import ExpertsHead
-from trainables.loader import Batch, Loader, draw_positions
-from trainables.loop import Group, Kept, choose_precision, fit, num_steps
+from trainables.loader import Batch
+from trainables.loop import Group, Kept, choose_precision, fit
 from trainables.methods.losses import Loss
 from trainables.methods.mixers import Mixer
-from trainables.methods.samplers import Sampler
 from trainables.mixed_batch import mixed_features, mixed_loss
 from trainables.mixing import Mix
+from trainables.self_training import Lesson, self_labelled
+from trainables.step_batches import StepBatches
 
 PROVIDES: dict[str, frozenset[str]] = {
     "loss": frozenset(
@@ -41,6 +41,7 @@ PROVIDES: dict[str, frozenset[str]] = {
     "mixing": frozenset(
         {"images", "labels", "class_counts", "progress", "generator"} | {"class_activation"}
     ),
+    "self_trainer": frozenset({"logits"}),
 }
 MEAN_MOMENTUM = 0.9  # of the moving average of features (Tang et al. 2020)
 
@@ -58,31 +59,36 @@ def run(
     backbone: Backbone,
     known_train: LabelledView,
     validation_known: LabelledView,
+    unlabelled: ImageView | None = None,
     context: Context,
 ) -> Classified:
-    """Train trunk and head together; report loss and validation accuracy per epoch."""
-    trunk, architecture = _branched(backbone, settings, context)
-    labels = torch.from_numpy(known_train.labels)
-    counts = torch.bincount(labels, minlength=known_train.num_classes)
-    with ambient_rng(context.generator("classify", "head")):
-        head = settings.head.build(trunk.num_features, known_train.num_classes).to(context.device)
-    with ambient_rng(context.generator("classify", "companion")):
-        companion = settings.loss.build(trunk.num_features, known_train.num_classes)
-    mean = torch.zeros(trunk.num_features, device=context.device)
-    model = _Model(trunk, head, mean, companion and companion.to(context.device))
-    if "class_activation" in settings.mixing.needs():
-        _check_activation(model, known_train, context)
-    reports = _train(model, settings, known_train, counts, validation_known, context)
+    """Train trunk and head together; report loss and validation accuracy per epoch.
+
+    ``unlabelled`` is handed over for a self-trainer only. Then a first classifier, the teacher, is
+    trained as if there were no such images, and the one that is returned starts afresh from the
+    same trunk. Its ``class_counts`` are those of the labelled images.
+    """
+    lesson, first = Lesson(known_train), None
+    if unlabelled is not None:
+        first = _learn(settings, backbone, lesson, validation_known, context, "classify/teacher")
+        logits = _logits(first.model, unlabelled, context)
+        lesson = self_labelled(
+            settings.self_trainer, logits, known=known_train, unlabelled=unlabelled, context=context
+        )
+    model, architecture, spent = _learn(
+        settings, backbone, lesson, validation_known, context, "classify"
+    )
+    earlier = {} if first is None else first.spent
     classifier = Classifier(
         head=settings.head,
-        num_features=trunk.num_features,
-        state={name: tensor.detach().cpu() for name, tensor in head.state_dict().items()},
+        num_features=model.trunk.num_features,
+        state={name: tensor.detach().cpu() for name, tensor in model.head.state_dict().items()},
         logit_offset=torch.zeros(known_train.num_classes),
-        class_counts=counts,
-        feature_mean=mean.cpu(),
-        training=_iterations(reports),
+        class_counts=Lesson(known_train).class_counts,
+        feature_mean=model.mean.cpu(),
+        training={name: value + earlier.get(name, 0.0) for name, value in spent.items()},
     )
-    trained = to_artifact(trunk, architecture, backbone.image_size, backbone.pretrained_on)
+    trained = to_artifact(model.trunk, architecture, backbone.image_size, backbone.pretrained_on)
     return Classified(trained, classifier)
 
 
@@ -108,23 +114,54 @@ class _Model(NamedTuple):
         return {name: part for name, part in parts.items() if part is not None}
 
 
+class _Learned(NamedTuple):
+    """A trained model, its trunk's architecture, and how long it was trained."""
+
+    model: _Model
+    architecture: str
+    spent: dict[str, float]
+
+
+def _learn(
+    settings: Classify,
+    backbone: Backbone,
+    lesson: Lesson,
+    validation: LabelledView,
+    context: Context,
+    name: str,
+) -> _Learned:
+    """Build a model on a trunk and train it; ``name`` stands before its metrics."""
+    trunk, architecture = _branched(backbone, settings, context)
+    classes = lesson.view.num_classes
+    with ambient_rng(context.generator("classify", "head")):
+        head = settings.head.build(trunk.num_features, classes).to(context.device)
+    with ambient_rng(context.generator("classify", "companion")):
+        companion = settings.loss.build(trunk.num_features, classes)
+    mean = torch.zeros(trunk.num_features, device=context.device)
+    model = _Model(trunk, head, mean, companion and companion.to(context.device))
+    if "class_activation" in settings.mixing.needs():
+        _check_activation(model, lesson.view, context)
+    reports = _train(model, settings, lesson, validation, context, name)
+    return _Learned(model, architecture, _iterations(reports, name))
+
+
 def _train(
     model: _Model,
     settings: Classify,
-    view: LabelledView,
-    counts: Tensor,
+    lesson: Lesson,
     validation: LabelledView,
     context: Context,
+    name: str,
 ) -> list[dict[str, float]]:
-    training = settings.training
-    batches = _Batches(settings, view, counts, model.views, context)
+    training, view, counts = settings.training, lesson.view, lesson.class_counts
+    batches = StepBatches(settings, lesson, model.views, context)
     dtype, layout = choose_precision(
         model.trunk,
         training,
         image_size=int(view.images.shape[1]),
         budget_images=batches.length(0) * training.epochs,
         context=context,
-        stage="classify",
+        stage=name.replace("/", "-"),
     )
     if training.sync_batchnorm:
         synchronise_batchnorm(model.trunk, context)
@@ -161,11 +198,11 @@ def _train(
         batch_loss=batch_loss,
         training=training,
         context=context,
-        stage="classify",
+        stage=name,
         dtype=dtype,
         after_epoch=lambda epoch: {
-            "classify/samples_per_epoch": float(batches.length(epoch)),
-            **_validate(model, validation, context),
+            f"{name}/samples_per_epoch": float(batches.length(epoch)),
+            **_validate(model, validation, context, name),
         },
         kept=Kept(model.modules(), {"mean": model.mean}),
     )
@@ -190,82 +227,11 @@ def _mix(
     return mix
 
 
-def _iterations(reports: list[dict[str, float]]) -> dict[str, float]:
+def _iterations(reports: list[dict[str, float]], name: str) -> dict[str, float]:
     """Return optimiser steps and images drawn in all, which scores are to be compared by."""
-    drawn = sum(report.get("classify/samples_per_epoch", 0.0) for report in reports)
-    steps = reports[-1]["classify/steps"] if reports else 0.0
+    drawn = sum(report.get(f"{name}/samples_per_epoch", 0.0) for report in reports)
+    steps = reports[-1][f"{name}/steps"] if reports else 0.0
     return {"classify_steps": steps, "classify_samples": drawn}
-
-
-class _Batches:
-    """What is drawn and served in each epoch: a batch per step, or two (see `Branches`).
-
-    ``mixing`` is the epoch's generator of mixtures.
-    """
-
-    def __init__(
-        self,
-        settings: Classify,
-        view: LabelledView,
-        counts: Tensor,
-        views: int,
-        context: Context,
-    ) -> None:
-        self.settings, self.counts, self.context = settings, counts, context
-        self.labels = torch.from_numpy(view.labels)
-        self.mixing = torch.Generator()
-        self.other_sampler = settings.branches.other_sampler()
-        share = share_of_batch(settings.training.batch_size, context, "classify")
-        self.loader = Loader(
-            view,
-            batch_size=share,
-            augmentation=settings.augmentation,
-            views=views,
-            device=context.device,
-        )
-        self.other_loader = copy(self.loader)  # the images are on the device once
-        self.other_loader.views = 1
-        self.drawn = lru_cache(maxsize=1)(lambda epoch: self._drawn(settings.sampler, epoch))
-
-    def steps(self, epoch: int) -> int:
-        """Return the steps of an epoch, on all workers together."""
-        return num_steps(len(self.drawn(epoch)[0]), self.settings.training.batch_size)
-
-    def length(self, epoch: int) -> int:
-        """Return how many images pass the network in an epoch, on all workers together."""
-        other = self.other_loader.views if self.other_sampler is not None else 0
-        return len(self.drawn(epoch)[0]) * (self.loader.views + other)
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Batch, Batch | None]]:
-        """Yield this worker's batches of an epoch."""
-        positions, order = self.drawn(epoch)
-        # not the worker's own: all mix with one share
-        self.mixing = self.context.generator("classify", "mixing", epoch)
-        names = ("classify", "augmentation", epoch)
-        first = own_epoch(self.loader, positions, order, self.context, *names)
-        if self.other_sampler is None:
-            return ((batch, None) for batch in first)
-        drawn, order = self._drawn(self.other_sampler, epoch, "second")
-        # both run out together: an index stream has a length of its own
-        drawn = drawn.repeat(-(-len(positions) // len(drawn)))[: len(positions)]
-        names = ("classify", "second augmentation", epoch)
-        second = own_epoch(self.other_loader, drawn, order, self.context, *names)
-        return zip(first, second, strict=True)
-
-    def _drawn(self, sampler: Sampler, epoch: int, *names: str) -> tuple[Tensor, torch.Generator]:
-        """Return the positions of an epoch, alike on all workers, and the generator they leave."""
-        epochs = self.settings.training.epochs
-        order = self.context.generator("classify", *names, "order", epoch)
-        wanted = sampler.supplied(
-            {
-                "labels": self.labels,
-                "class_counts": self.counts,
-                "progress": epoch / max(1, epochs - 1),
-                "epochs": epochs,
-                "generator": order,
-            }
-        )
-        return draw_positions(wanted, len(self.labels), order), order
 
 
 def _branched(backbone: Backbone, settings: Classify, context: Context) -> tuple[Trunk, str]:
@@ -314,11 +280,17 @@ def _compared(
 
 
 @torch.no_grad()
-def _validate(model: _Model, view: LabelledView, context: Context) -> dict[str, float]:
-    """Return the mean of per-class accuracies on a labelled view."""
+def _logits(model: _Model, view: LabelledView | ImageView, context: Context) -> Tensor:
+    """Return the logits of a whole view on the CPU, without augmentation."""
     model.head.eval()
     features = extract_features(model.trunk, view, device=context.device)
-    correct = (model.head(features).argmax(1).cpu().numpy() == view.labels).astype(float)
+    logits: Tensor = model.head(features.to(context.device))
+    return logits.cpu()
+
+
+def _validate(model: _Model, view: LabelledView, context: Context, name: str) -> dict[str, float]:
+    """Return the mean of per-class accuracies on a labelled view."""
+    correct = (_logits(model, view, context).argmax(1).numpy() == view.labels).astype(float)
     per_class = [
         correct[view.labels == c].mean()
         for c in range(view.num_classes)
@@ -326,4 +298,4 @@ def _validate(model: _Model, view: LabelledView, context: Context) -> dict[str, 
     ]
     if not per_class:  # a recipe that gives every image to the training
         return {}
-    return {"classify/validation_accuracy": float(sum(per_class) / len(per_class))}
+    return {f"{name}/validation_accuracy": float(sum(per_class) / len(per_class))}
