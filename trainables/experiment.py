@@ -144,6 +144,7 @@ class Training(Settings):
     gradient_clip: NonNegative = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    step: Literal["auto", "eager", "compiled", "graph"] = "auto"
     sync_batchnorm: bool = False
 
 
@@ -153,7 +154,6 @@ class Pretrain(Settings):
     backbone: str = "fastnet"
     method: Pretrainer = Field(default="none")  # type: ignore[assignment]
     augmentation: Augmentation = Field(default="simclr_views")  # type: ignore[assignment]
-    step: Literal["auto", "eager", "compiled", "graph"] = "auto"
     training: Training = Training(epochs=20, batch_size=256)
 
 
@@ -166,6 +166,7 @@ class Classify(Settings):
     augmentation: Augmentation = Field(default="crop_flip")  # type: ignore[assignment]
     mixing: Mixer = Field(default="none")  # type: ignore[assignment]
     branches: Branches = Field(default="none")  # type: ignore[assignment]
+    self_trainer: SelfTrainer = Field(default="none")  # type: ignore[assignment]
     training: Training = Training()
 
     @model_validator(mode="after")
@@ -192,7 +193,6 @@ class Classify(Settings):
     @model_validator(mode="after")
     def _branches_get_what_they_join(self) -> Classify:
         """Refuse two batches where one is mixed, or where the loss can't take both."""
-    self_trainer: SelfTrainer = Field(default="none")  # type: ignore[assignment]
         if self.branches.other_sampler() is None:
             return self
         name, compares = self.branches.name, "projections" in self.loss.needs()
@@ -312,6 +312,17 @@ class Experiment(Settings):
     update: Update = Update()
     evaluate: Evaluate = Evaluate()
 
+    @model_validator(mode="after")
+    def _unlabelled_images_to_learn_from(self) -> Experiment:
+        """Refuse to learn from unlabelled images where there are none."""
+        trainer = self.classify.self_trainer
+        if "unlabelled" in trainer.reads and not self.data.unlabelled.ratio:
+            raise ValueError(
+                f"data.unlabelled.ratio: classify.self_trainer '{trainer.name}' learns from "
+                "unlabelled images; must be above 0; received 0"
+            )
+        return self
+
 
 def load_experiment(path: str | Path | None, sets: Iterable[str] = ()) -> Experiment:
     """Read an experiment file and apply ``--set path=value`` texts, which win over the file.
@@ -327,14 +338,3 @@ def load_experiment(path: str | Path | None, sets: Iterable[str] = ()) -> Experi
     experiment = build(Experiment, tree)
     changes = parse_assignments(sets)
     return assign(experiment, changes) if changes else experiment
-    @model_validator(mode="after")
-    def _unlabelled_images_to_learn_from(self) -> Experiment:
-        """Refuse to learn from unlabelled images where there are none."""
-        trainer = self.classify.self_trainer
-        if "unlabelled" in trainer.reads and not self.data.unlabelled.ratio:
-            raise ValueError(
-                f"data.unlabelled.ratio: classify.self_trainer '{trainer.name}' learns from "
-                "unlabelled images; must be above 0; received 0"
-            )
-        return self
-
