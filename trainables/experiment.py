@@ -128,6 +128,10 @@ class Training(Settings):
 
     ``batch_size`` is the whole batch, shared by the workers. ``sync_batchnorm`` lets batch
     normalisation see all of it; it changes nothing for one worker.
+
+    ``step`` says how a step runs, with results that are equal up to rounding: ``eager`` call by
+    call, ``compiled`` with the trunk compiled by torch, ``graph`` recorded once as a CUDA graph and
+    replayed; ``auto`` is ``graph`` on a GPU where the step can be recorded, else ``eager``.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 30

@@ -15,6 +15,8 @@ from trainables.distributed import LossModule, average, data_parallel
 from trainables.experiment import Training
 from trainables.optimizers import LeanSGD, Optimizer
 from trainables.precision import Precision, resolve_precision
+from trainables.recording import Phase
+from trainables.steps import EagerStep, Step, make_step
 
 Batch = TypeVar("Batch")
 
@@ -79,7 +81,12 @@ def make_optimizer(training: Training, groups: Sequence[Group]) -> Optimizer:
         if group.parameters
     ]
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=training.lr, weight_decay=training.weight_decay)
+        return torch.optim.AdamW(
+            parameters,
+            lr=training.lr,
+            weight_decay=training.weight_decay,
+            capturable=any(p.is_cuda for group in groups for p in group.parameters),
+        )
     return LeanSGD(
         parameters,
         momentum=training.momentum,
@@ -89,16 +96,18 @@ def make_optimizer(training: Training, groups: Sequence[Group]) -> Optimizer:
 
 
 class Kept(NamedTuple):
-    """What a training changes, by name, so that checkpoints and workers have all of it.
+    """What a training changes, by name, so that checkpoints, workers and recordings have all of it.
 
     ``modules`` hold everything that is trained, buffers included; ``averages`` are running means
     outside of modules (see `trainables.checkpoints.Parts`); ``name`` tells the trainings of a
-    stage apart (its name by default).
+    stage apart (its name by default); ``phase`` says what of a step changes with progress (see
+    `trainables.recording.RecordedStep`), without it the step runs call by call.
     """
 
     modules: Mapping[str, torch.nn.Module] = {}
     averages: Mapping[str, Tensor] = {}
     name: str = ""
+    phase: Phase | None = None
 
 
 def choose_precision(
@@ -153,6 +162,8 @@ def fit(
     """Train and report ``stage/loss``, ``stage/lr`` and what ``after_epoch`` adds, per epoch.
 
     ``stage/steps`` counts the optimiser's steps from the start: scores compare by iterations.
+    ``stage/steps_graph`` and ``stage/steps_compiled`` say how many of them ran in such a way
+    (``training.step``); without them all ran call by call.
 
     A training that was interrupted goes on from its last checkpoint in ``context.folder``; the
     reports of the epochs before it are made again first, so that each is made once per run.
@@ -188,16 +199,29 @@ def fit(
         return reports
     loss = data_parallel(LossModule(batch_loss, modules.values()), context)
     running = [*kept.averages.values(), *(b for m in modules.values() for b in m.buffers())]
+    step = make_step(
+        EagerStep(loss, optimizer, training, dtype),
+        training,
+        phase=kept.phase,
+        state=[*everything, *running],
+        trunk=modules.get("trunk"),
+        context=context,
+        name=name,
+    )
     for epoch in range(len(reports), training.epochs):
         draws = context.own_generator(name, "ambient", epoch, device=str(context.device))
         steps = steps_per_epoch(epoch) if callable(steps_per_epoch) else steps_per_epoch
         with ambient_rng(draws):
-            losses = _epoch(loss, epoch_batches(epoch), optimizer, training, epoch, steps, dtype)
+            losses = _epoch(step, epoch_batches(epoch), optimizer, training, epoch, steps)
         average([losses, *running], context)
         last = reports[-1] if reports else {}
         report = {f"{stage}/loss": _finite_mean(losses, stage, epoch, last)}
         report[f"{stage}/lr"] = float(optimizer.param_groups[0]["lr"])
         report[f"{stage}/steps"] = last.get(f"{stage}/steps", 0.0) + len(losses)
+        if step.kind:
+            counted = f"{stage}/steps_{step.kind}"
+            report[counted] = last.get(counted, 0.0) + step.count
+            step.count = 0
         reports.append(report | (after_epoch(epoch) if context.rank == 0 else {}))
         checkpoints.save_if_due(reports)
         _report(context, reports[-1], epoch + 1)
@@ -211,37 +235,31 @@ def _report(context: Context, metrics: dict[str, float], epoch: int) -> None:
 
 
 def _epoch(
-    loss: torch.nn.Module,
+    train: Step,
     batches: Iterable[Batch],
     optimizer: Optimizer,
     training: Training,
     epoch: int,
     steps_per_epoch: int,
-    dtype: torch.dtype,
 ) -> Tensor:
     """Train one epoch and return the loss of each step; nothing waits for the device."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    device, losses = parameters[0].device.type, []
+    losses = []
     for step, batch in enumerate(batches):
         progress = (epoch + step / steps_per_epoch) / training.epochs
         set_lr(optimizer, training, progress)
-        with torch.autocast(device, torch.bfloat16, dtype is torch.bfloat16):
-            value = loss(batch, progress)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        if training.gradient_clip > 0:
-            torch.nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
-        optimizer.step()
-        losses.append(value.detach())
+        losses.append(train(batch, progress))
     return torch.stack(losses).float()
 
 
-def set_lr(optimizer: Optimizer, training: Training, progress: float) -> float:
-    """Set each group's learning rate for a point of training and return the first group's."""
+def set_lr(optimizer: Optimizer, training: Training, progress: float) -> None:
+    """Set each group's learning rate for a point of training; a tensor keeps its place."""
     factor = lr_factor(training, progress)
     for group in optimizer.param_groups:
-        group["lr"] = training.lr * group["factor"] * factor
-    return float(optimizer.param_groups[0]["lr"])
+        rate = training.lr * group["factor"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _finite_mean(values: Tensor, stage: str, epoch: int, last: dict[str, float]) -> float:

@@ -38,7 +38,8 @@ class LeanSGD:
     process, more than a short stage takes. Equality with ``torch.optim.SGD`` is tested bit by bit.
 
     Args:
-        param_groups: Dictionaries with ``params`` and ``lr``; other entries are kept.
+        param_groups: Dictionaries with ``params`` and ``lr``; other entries are kept. A rate that
+            is a tensor (a scalar, on the parameters' device) is read in every step.
         momentum: 0 keeps no velocity.
         nesterov: Use Nesterov's form; needs momentum.
         weight_decay: Multiple of the weights that is added to the gradient.
@@ -88,7 +89,10 @@ class LeanSGD:
                 gradients = list(torch._foreach_add(gradients, chosen, alpha=self.weight_decay))
             if self.momentum:
                 gradients = self._accelerate(chosen, gradients)
-            torch._foreach_add_(chosen, gradients, alpha=-group["lr"])
+            if isinstance(group["lr"], Tensor):
+                torch._foreach_sub_(chosen, torch._foreach_mul(gradients, group["lr"]))
+            else:
+                torch._foreach_add_(chosen, gradients, alpha=-group["lr"])
 
     def _accelerate(self, parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
         """Update the velocities and return the direction of the step."""
@@ -108,7 +112,7 @@ class LeanSGD:
         """Return the velocities by the parameters' numbers, and the groups' learning rates."""
         return {
             "velocity": dict(self._velocity),
-            "lr": [group["lr"] for group in self.param_groups],
+            "lr": [float(group["lr"]) for group in self.param_groups],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -204,11 +204,17 @@ def _train(
             f"{name}/samples_per_epoch": float(batches.length(epoch)),
             **_validate(model, validation, context, name),
         },
-        kept=Kept(model.modules(), {"mean": model.mean}),
+        kept=Kept(model.modules(), {"mean": model.mean}, phase=partial(_phase, settings)),
     )
     model.trunk.eval()
     model.head.eval()
     return reports
+
+
+def _phase(settings: Classify, progress: float) -> Hashable | None:
+    """Return what of a step depends on progress (see `Kept`); mixtures are drawn on the CPU."""
+    plain = settings.mixing.name == "none" and settings.branches.name == "none"
+    return settings.loss.phase(progress) if plain else None
 
 
 def _check_activation(model: _Model, view: LabelledView, context: Context) -> None:

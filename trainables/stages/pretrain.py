@@ -140,6 +140,6 @@ def _train(trunk: Trunk, settings: Pretrain, view: LabelledView, context: Contex
         context=context,
         stage="pretrain",
         dtype=dtype,
-        kept=Kept({"trunk": trunk, "projector": projector}),
+        kept=Kept({"trunk": trunk, "projector": projector}, phase=lambda progress: ()),
     )
     trunk.eval()

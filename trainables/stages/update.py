@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Hashable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -211,6 +212,12 @@ def _objective(
     return classification + distillation
 
 
+def _phase(settings: Update, progress: float) -> Hashable | None:
+    """Return what of a step depends on progress (see `Kept`)."""
+    moving = "progress" in settings.distiller.takes()
+    return None if moving else settings.loss.phase(progress)
+
+
 def _moved(study: _Study, context: Context) -> _Study:
     """Return the study on the device of the stage."""
     return _Study(*(tensor.to(context.device) for tensor in study))
@@ -260,7 +267,11 @@ def _train_head(
         training=training,
         context=context,
         stage="update/head",
-        kept=Kept({"head": student.head}, name=f"update/head-{round_number}"),
+        kept=Kept(
+            {"head": student.head},
+            name=f"update/head-{round_number}",
+            phase=partial(_phase, settings),
+        ),
     )
     student.head.eval()
 
@@ -316,7 +327,9 @@ def _train_trunk(
         context=context,
         stage="update/trunk",
         kept=Kept(
-            {"trunk": student.trunk, "head": student.head}, name=f"update/trunk-{round_number}"
+            {"trunk": student.trunk, "head": student.head},
+            name=f"update/trunk-{round_number}",
+            phase=partial(_phase, settings),
         ),
     )
     student.trunk.eval()

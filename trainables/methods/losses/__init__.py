@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar
 
 from trainables.methods.method import Method
@@ -31,6 +32,15 @@ class Loss(Method):
     def build(self, num_features: int, num_classes: int) -> Companion | None:
         """Return what is trained beside the model, or ``None``: nothing."""
         return None
+
+    def phase(self, progress: float) -> Hashable | None:
+        """Return what of the call depends on progress: equal answers promise equal values.
+
+        A step can be recorded and replayed as long as it is the same computation. ``None``
+        promises nothing, as for a loss that moves with every step: the default where the call
+        takes ``progress``.
+        """
+        return None if "progress" in self.takes() else ()
 
     @classmethod
     def trains_head(cls) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Annotated, Literal, Self
 
 import torch
@@ -65,6 +66,11 @@ class Deferred(Loss):
         if "class_weights" not in takes:
             raise ValueError(f"losses/deferred.base: '{self.base.name}' takes no class_weights")
         return self
+
+    def phase(self, progress: float) -> Hashable | None:
+        """Return on which side of ``start`` training is, and the phase of the base."""
+        base = self.base.phase(progress)
+        return None if base is None else (begun(self.start, progress), base)
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Annotated, Self
 
 import torch
@@ -50,6 +51,10 @@ class Flooding(Loss):
     def _base_gets_what_it_needs(self) -> Self:
         self.check_base("base", self.base)
         return self
+
+    def phase(self, progress: float) -> Hashable | None:
+        """Return the phase of the base."""
+        return self.base.phase(progress)
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Annotated, Literal
 
 import torch
@@ -54,6 +55,10 @@ class InfluenceBalanced(Loss):
     alpha: Annotated[float, Field(gt=0), Range(100.0, 10000.0, log=True)] = 1000.0
     start: Annotated[float | None, Field(ge=0, le=1), Choice((0.5, 0.8))] = 0.5
     variant: Literal["paper", "official"] = "official"
+
+    def phase(self, progress: float) -> Hashable | None:
+        """Return on which side of ``start`` training is."""
+        return begun(self.start, progress)
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
@@ -90,6 +91,11 @@ class Joint(Loss):
             0.75
         """
         return 1.0 - progress**2
+
+    def phase(self, progress: float) -> Hashable | None:
+        """Return the phases of both losses, where the schedule does not move."""
+        phases = (self.base.phase(progress), self.contrast.phase(progress))
+        return None if None in phases or self.schedule != "constant" else phases
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Annotated
 
 import torch
@@ -65,6 +66,10 @@ class LDAM(Loss):
         """Return the margin of every class ``[C]`` in float64, as a cosine."""
         counts = filled_counts(class_counts)
         return self.max_margin * (counts / counts.min()).pow(-0.25)
+
+    def phase(self, progress: float) -> Hashable | None:
+        """Return on which side of ``reweight_from`` training is."""
+        return begun(self.reweight_from, progress)
 
     def __call__(
         self,

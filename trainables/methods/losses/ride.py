@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Annotated
 
 import torch
@@ -63,6 +64,10 @@ class RIDE(Loss):
         prior = class_prior(class_counts)
         scaled = len(prior) * prior * self.spread + 1 - self.spread
         return self.temperature * scaled / scaled.max()
+
+    def phase(self, progress: float) -> Hashable | None:
+        """Return on which side of ``reweight_from`` training is."""
+        return begun(self.reweight_from, progress)
 
     def __call__(
         self,
