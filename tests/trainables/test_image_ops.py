@@ -189,3 +189,15 @@ def test_rand_augment_operations_equal_torchvision(magnitude: int, size: tuple[i
             assert (difference > 0).float().mean() < 0.02, name
         else:
             assert difference.max() <= 1, name
+
+
+@pytest.mark.parametrize("part", [0.0, 0.4, 1.0])
+def test_changing_chosen_images_is_changing_all_and_keeping_the_chosen(part: float) -> None:
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (16, 3, 8, 8), generator=draws, dtype=torch.uint8)
+    strengths = torch.rand(16, generator=draws) * 2
+    chosen = torch.rand(16, generator=draws) < part
+    for change in (color_ops.brightness, color_ops.contrast, color_ops.hue):
+        found = image_ops.change_chosen(images.clone(), chosen, change, strengths)
+        wanted = torch.where(chosen[:, None, None, None], change(images, strengths), images)
+        assert torch.equal(found, wanted)

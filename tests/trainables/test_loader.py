@@ -166,3 +166,32 @@ def test_weights_of_a_stream_choose_within_a_class() -> None:
     drawn = weighted_positions(stream, weights, labels=labels, generator=seeded())
     assert torch.equal(labels[drawn], labels[stream])
     assert 0.85 < float((drawn[labels[drawn] == 0] == 1).float().mean()) < 0.95
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_batches_that_are_augmented_together_are_those_of_the_epoch(
+    views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = np.arange(1, 12)  # an image is full of its own number, whatever is cut out of it
+    images = np.broadcast_to(numbers[:, None, None, None], (11, 8, 8, 3)).astype(np.uint8)
+    view = LabelledView(images, np.arange(11), numbers % 3, 3, "")
+    positions, served = torch.randperm(11, generator=seeded(4)), []
+    for together in (1, 2, 3, 99):
+        monkeypatch.setattr(Loader, "_together", lambda self, together=together: together)
+        loader = Loader(view, batch_size=4, augmentation=CropFlip(), views=views)
+        batches = list(loader.epoch(positions=positions, generator=seeded(5)))
+        for batch in batches:
+            assert batch.images.amax((1, 2, 3)).tolist() == (batch.positions + 1).tolist()
+            assert torch.equal(batch.labels, loader.labels[batch.positions])
+        served.append([batch.positions.tolist() for batch in batches])
+    assert all(other == served[0] for other in served)
+    assert [len(part) for part in served[0]] == [4 * views, 4 * views, 3 * views]
+
+
+@pytest.mark.parametrize(("size", "batches"), [(32, 42), (224, 1)])
+def test_a_gpu_augments_as_many_batches_at_once_as_fit(size: int, batches: int) -> None:
+    images = np.zeros((2, size, size, 3), np.uint8)
+    loader = Loader(
+        ImageView(images, np.arange(2), ""), batch_size=128, augmentation=CropFlip(), device="meta"
+    )
+    assert loader._together() == batches
