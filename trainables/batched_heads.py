@@ -7,7 +7,7 @@ axis in memory, so that each operation runs over full vectors: that layout is mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -171,13 +171,15 @@ def _together(
     state, draws, size = _start(jobs, kind, inputs), jobs[0].draws, jobs[0].batch_size
     done = 0
     for length in sorted({len(job.draws) for job in jobs}):
-        for step in range(done, length // size):
-            _step(state, draws[step * size : (step + 1) * size], labels, step)
+        fractions = _fractions(state, range(done, length // size))
+        for step, fraction in zip(range(done, length // size), fractions, strict=True):
+            _step(state, draws[step * size : (step + 1) * size], labels, fraction)
         done = length // size
         ending = [len(job.draws) == length for job in state.jobs]
         leaving = _taken(state, [place for place, ends in enumerate(ending) if ends])
         if length % size:  # a last batch of its own: those that go on have a whole one
-            _step(leaving, draws[done * size : length], labels, done)
+            (fraction,) = _fractions(leaving, range(done, done + 1))
+            _step(leaving, draws[done * size : length], labels, fraction)
         for place, job in enumerate(leaving.jobs):
             leaving.stack.store(place, job.module)
         if not all(ending):
@@ -250,16 +252,24 @@ def _scheduled(
     )
 
 
-def _step(state: _State, batch: Tensor, labels: Tensor, step: int) -> None:
+def _fractions(state: _State, steps: range) -> Iterable[float | Tensor]:
+    """Return the part of the learning rate that the heads take in each step, one or one each.
+
+    All steps at once: a GPU would be waited for in every one of them.
+    """
+    table = [[half_cosine(step, length) for length in state.steps] for step in steps]
+    if all(len(set(row)) == 1 for row in table):
+        return [row[0] for row in table]
+    return state.velocities[0].new_tensor(table).unbind()
+
+
+def _step(state: _State, batch: Tensor, labels: Tensor, fraction: float | Tensor) -> None:
     """Take one step of SGD with all heads, in place."""
     logits = state.stack.forward(batch)
     gradient = state.losses.gradient(logits, labels[batch], batch)
     for velocity in state.velocities:
         velocity.mul_(state.momentum)
     state.stack.backward(batch, gradient, state.velocities)
-    fractions = [half_cosine(step, steps) for steps in state.steps]
-    even = len(set(fractions)) == 1
-    fraction = fractions[0] if even else state.velocities[0].new_tensor(fractions)
     for parameter, velocity, rate, decay in zip(
         state.stack.parameters, state.velocities, state.rates, state.decays, strict=True
     ):

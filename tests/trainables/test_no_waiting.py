@@ -22,11 +22,16 @@ from trainables.artifacts import (
     PseudoLabels,
 )
 from trainables.backbone import build_trunk, to_artifact
+from trainables.batched_heads import _fractions, _start, _step
 from trainables.experiment import Classify, Pretrain, Training, Update
+from trainables.head_losses import HeadLoss
+from trainables.head_stacks import LinearStack
+from trainables.head_training import HeadJob
 from trainables.loop import make_optimizer, set_lr
 from trainables.methods.augmentations import Augmentation
 from trainables.methods.heads import Head
 from trainables.methods.losses import Loss
+from trainables.modules import LinearHead
 from trainables.stages import classify, pretrain, update
 from trainables.steps import EagerStep
 
@@ -175,6 +180,20 @@ def test_no_step_of_the_update_waits(distiller: str) -> None:
             ),
             context=ThereContext(device=THERE),
         )
+
+
+def test_no_step_of_many_heads_waits() -> None:
+    losses = (HeadLoss(), HeadLoss(class_weights=torch.ones(CLASSES)), HeadLoss(gamma=2.0))
+    draws, jobs = torch.zeros(12, dtype=torch.int64, device=THERE), []
+    for number, loss in enumerate(losses):  # lengths that differ: so do the rates of a step
+        head = LinearHead(8, CLASSES).to(THERE)
+        jobs.append(HeadJob(head, draws[: 8 + 2 * number], 4, 0.1, 0.0, objective=loss))
+    features, labels = torch.zeros(12, 8, device=THERE), torch.zeros(12, device=THERE).long()
+    state = _start(jobs, LinearStack, features)
+    first, second = _fractions(state, range(2))
+    with no_waiting():
+        _step(state, draws[:4], labels, first)
+        _step(state, draws[4:8], labels, second)
 
 
 @pytest.mark.parametrize("name", sorted(Augmentation.shelf))

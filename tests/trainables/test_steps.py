@@ -78,9 +78,11 @@ def test_a_rate_in_a_tensor_is_the_rate() -> None:
     for weight, rate in zip(weights, (0.1, torch.tensor(0.1)), strict=True):
         optimizer = make_optimizer(training, [Group([weight])])
         optimizer.param_groups[0]["lr"] = rate
-        step = EagerStep(
-            lambda batch, progress: (batch * weight).square().sum(), optimizer, training
-        )
+
+        def loss(batch: Tensor, progress: float, weight: Tensor = weight) -> Tensor:
+            return (batch * weight).square().sum()
+
+        step = EagerStep(loss, optimizer, training)
         for number in range(5):
             step(torch.tensor([1.0, number]), 0.0)
     torch.testing.assert_close(weights[0], weights[1])
