@@ -10,6 +10,7 @@ from trainables.artifacts import LabelledView
 from trainables.backbone import Trunk
 from trainables.errors import ConfigError
 from trainables.head_training import class_balanced_draws
+from trainables.methods.augmentations import Augmentation
 
 MOMENTUM = 0.1  # of the running statistics, as in the reference code of MiSLAS
 
@@ -21,20 +22,27 @@ def shift_batchnorm(
     steps: int,
     batch_size: int,
     generator: torch.Generator,
+    augmentation: Augmentation | None = None,
     device: torch.device | str = "cpu",
 ) -> None:
     """Re-estimate the running statistics of a trunk's batch norm under class-balanced draws.
 
     In place; weights, and modules of any other kind, stay as in evaluation mode. After 100 steps
-    less than 3e-5 of the old statistics is left. Images are not augmented, as they are not when
-    features are extracted. A view without images changes nothing.
+    less than 3e-5 of the old statistics is left. A view without images changes nothing.
+
+    As no weight moves, the statistics at the end depend on the batches alone: with the batches of
+    the reference code they are those that its model has after its second stage. What differs is
+    what the head is trained on: there features under the statistics of each batch, in training
+    mode, here features under the statistics at the end, those that it meets from then on.
 
     Args:
         trunk: Its batch norm is shifted.
         view: Images and labels; every class that occurs is drawn alike.
         steps: Batches.
         batch_size: Images per batch.
-        generator: Of the draws.
+        generator: Of the draws, and of the augmentation.
+        augmentation: Of each batch; by default images are taken as they are, as they are when
+            features are extracted.
         device: Where the trunk runs.
 
     Raises:
@@ -66,7 +74,10 @@ def shift_batchnorm(
         norm.train().momentum = MOMENTUM
     with torch.no_grad():
         for positions in draws.split(batch_size):
-            trunk(_images(view, positions).to(device))
+            images = _images(view, positions).to(device)
+            if augmentation is not None:
+                images = augmentation(images=images, generator=generator)
+            trunk(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval().momentum = momentum
 

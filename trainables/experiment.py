@@ -240,13 +240,14 @@ class Extract(Settings):
 
     ``batchnorm="frozen"`` leaves the trunk as it is, bit by bit. ``shifted`` first re-estimates the
     running statistics of its batch norm, and nothing else, under draws in which every class is
-    drawn alike: ``shift_steps`` batches of ``shift_batch_size`` images.
+    drawn alike: ``shift_steps`` batches of ``shift_batch_size`` images, augmented or as they are.
     """
 
     batch_size: Count = 512
     batchnorm: Annotated[Literal["frozen", "shifted"], Choice(("frozen", "shifted"))] = "frozen"
     shift_steps: Count = 100
     shift_batch_size: Annotated[int, Field(ge=2)] = 128
+    shift_augmentation: Augmentation = Field(default="none")  # type: ignore[assignment]
 
 
 class Rebalance(Settings):

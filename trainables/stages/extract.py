@@ -10,7 +10,7 @@ from trainables.batchnorm import shift_batchnorm
 from trainables.context import Context
 from trainables.experiment import Extract
 
-PROVIDES: dict[str, frozenset[str]] = {}
+PROVIDES: dict[str, frozenset[str]] = {"shift_augmentation": frozenset({"images", "generator"})}
 
 
 class Extracted(NamedTuple):
@@ -39,6 +39,7 @@ def run(
             steps=settings.shift_steps,
             batch_size=settings.shift_batch_size,
             generator=context.generator("extract", "shift"),
+            augmentation=settings.shift_augmentation,
             device=context.device,
         )
         backbone = to_artifact(
