@@ -32,6 +32,7 @@ ACTIVATION_MIXERS = ("cam_resampling",)
 POOLED_TRUNKS = ("fastnet", "resnet32", "resnet18_small")
 # They change the length of class vectors, which no other head has.
 LINEAR_CORRECTIONS = ("lws", "lws_plus", "tau_norm")
+EXPERT_CORRECTIONS = ("expert_routing",)
 BATCH_NORM_TRUNKS = ("fastnet", "resnet", "densenet", "efficientnet", "mobilenet", "regnet")
 
 
@@ -81,6 +82,8 @@ def choose_correction(pick: Pick, base: Experiment) -> None:
     corrections = suited(Rebalancer, rebalance.PROVIDES["method"])
     if base.classify.head.name != "linear":
         corrections = [name for name in corrections if name not in LINEAR_CORRECTIONS]
+    if base.classify.head.name != "experts":
+        corrections = [name for name in corrections if name not in EXPERT_CORRECTIONS]
     chosen = pick.method("rebalance.method", base.rebalance.method, corrections)
     # a head that does not train again would read the old statistics off the new features
     trains = "epochs" in type(chosen).model_fields

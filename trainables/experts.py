@@ -11,22 +11,40 @@ from trainables.growth import check_prototypes
 
 
 class ExpertsHead(nn.Module):
-    """Heads whose mean logits are the answer.
+    """Heads whose mean logits, plain or weighted, are the answer.
 
     Args:
         experts: The heads.
         num_features: Width of what all of them get together.
         shared: All see the same features; else features are shared out in equal parts.
+        weights: One per expert, up to a factor; none: all alike.
     """
 
-    def __init__(self, experts: Sequence[nn.Module], *, num_features: int, shared: bool) -> None:
+    def __init__(
+        self,
+        experts: Sequence[nn.Module],
+        *,
+        num_features: int,
+        shared: bool,
+        weights: Sequence[float] = (),
+    ) -> None:
         super().__init__()
+        self.weights = tuple(weights)
         self.num_features = num_features
         self.experts, self.shared = nn.ModuleList(experts), shared
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the mean logits ``[B, C]``."""
-        return self.each(features).mean(dim=1)
+        logits = self.each(features)
+        return self.running_means(logits)[:, -1] if self.weights else logits.mean(dim=1)
+
+    def running_means(self, logits: Tensor) -> Tensor:
+        """Return the means of the first, the first two, ... of logits ``[B, E, C]``."""
+        ones = [1.0] * logits.shape[1]
+        weights = torch.tensor(self.weights or ones, device=logits.device, dtype=logits.dtype)
+        # where the first ones count nothing, their mean is zero
+        total = weights.cumsum(dim=0).clamp(min=torch.finfo(logits.dtype).tiny)
+        return (weights[:, None] * logits).cumsum(dim=1) / total[:, None]
 
     def each(self, features: Tensor) -> Tensor:
         """Return every expert's logits ``[B, E, C]``."""

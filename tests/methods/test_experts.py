@@ -176,3 +176,20 @@ def test_a_head_that_does_not_fit_is_one_line(settings: dict[str, Any], message:
     with pytest.raises(ValueError, match=message) as error:
         build(Classify, settings)
     assert "\n" not in str(error.value)
+
+
+def test_weights_make_a_weighted_mean() -> None:
+    features = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    module = Experts(count=3, weights=(1.0, 0.0, 3.0)).build(6, 2)
+    each = module.each(features)
+    torch.testing.assert_close(module(features), (each[:, 0] + 3 * each[:, 2]) / 4)
+    late = Experts(count=3, weights=(0.0, 0.0, 2.0)).build(6, 2)
+    torch.testing.assert_close(late(features), late.each(features)[:, 2])
+    alike = Experts(count=3, weights=(0.5, 0.5, 0.5)).build(6, 2)
+    torch.testing.assert_close(alike(features), alike.each(features).mean(dim=1))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 2.0), (0.0, 0.0, 0.0), (-1.0, 1.0, 1.0)])
+def test_weights_that_do_not_fit_are_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"weights"):
+        Experts(count=3, weights=weights)

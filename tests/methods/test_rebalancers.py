@@ -9,7 +9,7 @@ import torch
 from oracles import rebalancers as oracle
 from vectors import golden, variants
 
-from search_spaces.long_tail import LINEAR_CORRECTIONS
+from search_spaces.long_tail import EXPERT_CORRECTIONS, LINEAR_CORRECTIONS
 from trainables import head_training as training
 from trainables.artifacts import Classifier, load_artifact, save_artifact
 from trainables.group_softmax import (
@@ -44,6 +44,7 @@ COUNTS = (40, 12, 4)
 WIDTH = 6
 
 LINEAR_ONLY = set(LINEAR_CORRECTIONS)
+EXPERTS_ONLY = set(EXPERT_CORRECTIONS)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -81,6 +82,11 @@ def trained(head: str = "linear", counts: tuple[int, ...] = COUNTS) -> Classifie
         class_counts=given["class_counts"],
         feature_mean=given["features"].mean(0),
     )
+
+
+def suited(name: str, counts: tuple[int, ...] = COUNTS) -> Classifier:
+    """Return a trained head that a rebalancer takes."""
+    return trained("experts" if name in EXPERTS_ONLY else "linear", counts)
 
 
 def rebalanced(
@@ -123,7 +129,7 @@ def double(state: dict[str, torch.Tensor], head: str = "linear") -> Classifier:
 def test_the_result_is_a_classifier_that_predicts_and_is_stored(
     method: Rebalancer, tmp_path: object
 ) -> None:
-    result = rebalanced(method, trained())
+    result = rebalanced(method, suited(method.name))
     logits = predict_logits(result, samples()["features"])
     assert logits.shape == (sum(COUNTS), 3)
     assert logits.isfinite().all()
@@ -135,7 +141,7 @@ def test_the_result_is_a_classifier_that_predicts_and_is_stored(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_given_classifier_is_not_changed(method: Rebalancer) -> None:
-    classifier = trained()
+    classifier = suited(method.name)
     before = {name: value.clone() for name, value in classifier.state.items()}
     rebalanced(method, classifier)
     assert all(torch.equal(before[name], value) for name, value in classifier.state.items())
@@ -144,7 +150,7 @@ def test_the_given_classifier_is_not_changed(method: Rebalancer) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_generators_give_equal_results_whatever_the_ambient_one(method: Rebalancer) -> None:
-    classifier, results = trained(), []
+    classifier, results = suited(method.name), []
     for ambient in (0, 1):
         with torch.random.fork_rng(devices=[]):
             torch.random.manual_seed(ambient)
@@ -157,7 +163,7 @@ def test_equal_generators_give_equal_results_whatever_the_ambient_one(method: Re
 @pytest.mark.parametrize("name", sorted(Rebalancer.shelf))
 def test_an_absent_class_leaves_logits_finite_and_is_not_preferred(name: str) -> None:
     counts = (400, 120, 0)
-    result = rebalanced(Rebalancer.parse(name), trained(counts=counts), samples(counts))
+    result = rebalanced(Rebalancer.parse(name), suited(name, counts), samples(counts))
     logits = predict_logits(result, samples(counts)["features"])
     assert logits.isfinite().all()
     assert (logits.argmax(1) == 2).double().mean() < 0.2
@@ -166,16 +172,15 @@ def test_an_absent_class_leaves_logits_finite_and_is_not_preferred(name: str) ->
 @pytest.mark.parametrize("method", METHODS)
 def test_no_sample_and_a_single_one_are_defined(method: Rebalancer) -> None:
     for counts in ((0, 0, 0), (1, 0, 0)):
-        result = rebalanced(method, trained(), samples(counts))
+        result = rebalanced(method, suited(method.name), samples(counts))
         assert predict_logits(result, samples()["features"]).isfinite().all()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_low_precision_features_are_read(method: Rebalancer) -> None:
     given = {**samples(), "features": samples()["features"].bfloat16()}
-    assert (
-        predict_logits(rebalanced(method, trained(), given), samples()["features"]).isfinite().all()
-    )
+    result = rebalanced(method, suited(method.name), given)
+    assert predict_logits(result, samples()["features"]).isfinite().all()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -187,17 +192,19 @@ def test_settings_survive_a_round_trip(method: Rebalancer) -> None:
 @pytest.mark.parametrize("name", sorted(Rebalancer.shelf))
 def test_other_heads_work_or_are_refused_by_name(name: str, head: str) -> None:
     method = Rebalancer.parse(name)
-    if name in LINEAR_ONLY:
-        with pytest.raises(ValueError, match=f"needs the head 'linear'.*received '{head}'"):
+    needed = "linear" if name in LINEAR_ONLY else "experts" if name in EXPERTS_ONLY else ""
+    if needed:
+        with pytest.raises(ValueError, match=f"needs the head '{needed}'.*received '{head}'"):
             rebalanced(method, trained(head))
     else:
         result = rebalanced(method, trained(head))
         assert predict_logits(result, samples()["features"]).isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(set(Rebalancer.shelf) - {"none", "tde"}))
+@pytest.mark.parametrize("name", sorted(set(Rebalancer.shelf) - {"none", "tde", *EXPERTS_ONLY}))
 def test_rare_classes_gain(name: str) -> None:
-    # tde starts from a head of its own, so it is compared with that head below
+    # tde starts from a head of its own, so it is compared with that head below; what experts get
+    # is for other ends
     counts = (400, 40, 8)
     before = trained(counts=counts)
     after = rebalanced(Rebalancer.parse(name), before, samples(counts))
@@ -209,7 +216,7 @@ def test_rare_classes_gain(name: str) -> None:
 def test_one_image_equal_sizes_and_absent_classes_are_defined(
     name: str, counts: tuple[int, ...]
 ) -> None:
-    result = rebalanced(Rebalancer.parse(name), trained(counts=counts), samples(counts))
+    result = rebalanced(Rebalancer.parse(name), suited(name, counts), samples(counts))
     logits = predict_logits(result, samples()["features"])
     assert logits.shape == (sum(COUNTS), 3)
     assert logits.isfinite().all()

@@ -11,7 +11,12 @@ import pytest
 
 import search_spaces
 from search_spaces.grid import points
-from search_spaces.long_tail import EXPERT_LOSSES, LINEAR_CORRECTIONS, MARGIN_LOSSES
+from search_spaces.long_tail import (
+    EXPERT_CORRECTIONS,
+    EXPERT_LOSSES,
+    LINEAR_CORRECTIONS,
+    MARGIN_LOSSES,
+)
 from search_spaces.pick import Defaults, FromTrial, Pick, Replay
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
@@ -104,7 +109,7 @@ def test_long_tail_offers_everything_that_suits_the_base() -> None:
     assert drawn["classify.sampler"] == set(Sampler.shelf)
     assert drawn["classify.mixing"] >= set(Mixer.shelf)
     corrections = {name for name, method in Rebalancer.shelf.items() if not method.oracle}
-    assert drawn["rebalance.method"] == corrections
+    assert drawn["rebalance.method"] == corrections - {*EXPERT_CORRECTIONS}
     assert drawn["extract.batchnorm"] == {"frozen", "shifted", None}
     nested = "rebalance.method.lws_plus.loss"
     assert {params.get(nested) for _, params, _ in found} >= {"label_aware_smoothing", None}
@@ -208,7 +213,7 @@ def test_long_tail_offers_contrastive_losses_beside_one_that_trains_the_head() -
         if loss.name == "joint":
             contrasts.add(params["classify.loss.joint.contrast"])
             assert experiment.classify.mixing.name == "none"
-    assert contrasts == {"supcon", "psc", "bcl"}
+    assert contrasts == {"supcon", "psc", "bcl", "proco"}
     assert branches == {("none", False), ("none", True), ("bbn", False), ("hybrid", True)}
 
 

@@ -23,7 +23,9 @@ from trainables.backbone import extract_features, from_artifact
 from trainables.context import Context
 from trainables.experiment import Evaluate
 from trainables.methods.metrics import Metric
+from trainables.methods.metrics.accuracy import size_bands
 from trainables.predict import calibrated, confidence, head_module, predict_logits
+from trainables.routed_experts import RoutedExpertsHead, mean_experts_used
 
 PROVIDES: dict[str, frozenset[str]] = {}
 
@@ -82,7 +84,7 @@ def run(
     parts = {
         **_known_metrics(settings, classifier, held),
         **_prior_metrics(classifier, held, validation, validation_known),
-        **_cost(backbone, classifier),
+        **_cost(settings, backbone, classifier, held),
         **_measure("features", {"features": held.features, "labels": held.labels}),
         **_novelty_metrics(settings, classifier, scorer, held),
         **_pool_metrics(pool_selection, truth, num_known),
@@ -148,12 +150,18 @@ def _prior_metrics(
     return _measure("prior_shift", available)
 
 
-def _cost(backbone: Backbone, classifier: Classifier) -> dict[str, float]:
-    """What a score has to be compared by: the network's size and how long it was trained."""
+def _cost(
+    settings: Evaluate, backbone: Backbone, classifier: Classifier, held: _Held
+) -> dict[str, float]:
+    """What a score has to be compared by: the network's size, how much of it answers, training."""
     trunk, head = from_artifact(backbone), head_module(classifier)
-    sizes = [p.numel() for part in (trunk, head) for p in part.parameters()]
-    spent = {f"cost/{name}": value for name, value in classifier.training.items()}
-    return {"cost/parameters": float(sum(sizes)), **spent}
+    spent = dict(classifier.training)
+    spent["parameters"] = sum(p.numel() for part in (trunk, head) for p in part.parameters())
+    if isinstance(head, RoutedExpertsHead):
+        bands = size_bands(classifier.class_counts, settings.many_above, settings.few_below)
+        known = held.known
+        spent |= mean_experts_used(head, held.features[known], held.labels[known], bands)
+    return {f"cost/{name}": float(value) for name, value in spent.items()}
 
 
 def _novelty_metrics(

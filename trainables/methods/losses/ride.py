@@ -41,7 +41,7 @@ class RIDE(Loss):
     Source:
         Wang et al. 2021, "Long-tailed Recognition by Routing Diverse Distribution-Aware Experts",
         arXiv:2010.01809, equations 2 and 3; reference code frank-xwang/RIDE-LongTailRecognition,
-        model/loss.py. Its routing (stage 2) is left out: all experts answer.
+        model/loss.py. Its routing (stage 2) is the rebalancer ``expert_routing``.
 
     Example:
         >>> alike = torch.zeros(1, 2, 2)  # 2 log 2: no margin, and no distance
