@@ -79,9 +79,14 @@ def test_rows_behind_the_training_share_the_trunk_of_plain_cross_entropy() -> No
 @pytest.mark.parametrize(
     ("file", "table_name", "row"),
     [
-        ("cifar10_lt_200", "cifar10_lt", "LDAM-DRW"),
-        ("cifar100_lt_200", "cifar100_lt", "LDAM-DRW"),
-        ("mislas_cifar10_lt", "cifar10_lt", "MiSLAS"),
+        ("cifar10_lt_ce", "cifar10_lt", "CE"),
+        ("cifar100_lt_ce", "cifar100_lt", "CE"),
+        ("cifar10_lt_ldam_drw", "cifar10_lt", "LDAM-DRW"),
+        ("cifar100_lt_ldam_drw", "cifar100_lt", "LDAM-DRW"),
+        ("cifar10_lt_mislas", "cifar10_lt", "MiSLAS"),
+        ("cifar100_lt_mislas", "cifar100_lt", "MiSLAS"),
+        ("cifar10_lt_tde", "cifar10_lt", "TDE"),
+        ("cifar100_lt_tde", "cifar100_lt", "TDE"),
     ],
 )
 def test_a_recipe_file_of_a_paper_is_its_row(file: str, table_name: str, row: str) -> None:
