@@ -11,7 +11,7 @@ from orchestrator.tables import Cell
 if TYPE_CHECKING:
     from orchestrator.records import Interval
     from orchestrator.reproduce import TableRecord
-    from orchestrator.tables import Table
+    from orchestrator.tables import Row, Table
 
 NOTHING = "–"
 FLAG = "⚑"
@@ -31,7 +31,8 @@ def _head(table: Table, record: TableRecord) -> str:
     published = table.protocol == "published"
     protocol = (
         f"The published setting. {FLAG} marks a published figure outside of our interval by more "
-        f"than {table.tolerance:g} points; of several figures the range counts."
+        f"than {table.tolerance:g} points; of several figures the range counts. A row that departs "
+        "from the published setting says how, and is not judged."
         if published
         else "**A shortened recipe, not the published setting:** published figures stand beside "
         "ours for orientation, and a difference says nothing about either."
@@ -60,8 +61,9 @@ def _column(table: Table, record: TableRecord, factor: str) -> str:
         published = " / ".join(f"{figure:.2f}" for figure in cell.published) or NOTHING
         apart = NOTHING
         if ours is not None and cell.published:
-            apart = _difference(table, ours, cell)
-        source = "; ".join(part for part in (cell.source, row.note) if part)
+            apart = _difference(table, row, ours, cell)
+        departs = f"departs: {row.departs}" if row.departs else ""
+        source = "; ".join(part for part in (cell.source, row.note, departs) if part)
         lines.append(
             f"| {row.name} | {' | '.join(_shown(ours))} | {published} | {apart} | {source} |"
         )
@@ -83,19 +85,20 @@ def _shown(found: Interval | None) -> tuple[str, str, str]:
     return str(count), f"{found.mean:.2f}", ends
 
 
-def _difference(table: Table, ours: Interval, cell: Cell) -> str:
+def _difference(table: Table, row: Row, ours: Interval, cell: Cell) -> str:
     """Return the difference from the nearest published figure, flagged if they do not agree."""
     apart = ours.mean - min(cell.published, key=lambda figure: abs(figure - ours.mean))
-    return f"{apart:+.2f}" if agrees(table, ours, cell) else f"**{apart:+.2f} {FLAG}**"
+    apart_too_far = judged(table, row) and not agrees(table, ours, cell)
+    return f"**{apart:+.2f} {FLAG}**" if apart_too_far else f"{apart:+.2f}"
+
+
+def judged(table: Table, row: Row) -> bool:
+    """Say whether a row runs as published, so that a difference says something."""
+    return table.protocol == "published" and not row.departs
 
 
 def agrees(table: Table, ours: Interval, cell: Cell) -> bool:
-    """Say whether the range of published figures meets our interval, give or take the tolerance.
-
-    A shortened table gives no verdict: everything agrees.
-    """
-    if table.protocol == "shortened":
-        return True
+    """Say whether the range of published figures meets our interval, give or take the tolerance."""
     # 1e-9: a difference of just the tolerance is no fault, whichever way it is rounded
     reach = table.tolerance + 1e-9
     return min(cell.published) <= ours.high + reach and ours.low - reach <= max(cell.published)
@@ -103,11 +106,9 @@ def agrees(table: Table, ours: Interval, cell: Cell) -> bool:
 
 def _verdict(table: Table, record: TableRecord) -> str:
     """Say how many published figures are met, and name those that are not."""
-    if table.protocol == "shortened":
-        return ""
     compared, apart = 0, []
     for factor in table.factors:
-        for row in table.rows:
+        for row in (row for row in table.rows if judged(table, row)):
             cell = row.cells.get(factor, NO_CELL)
             ours = measured(record, table.metric, row.name, factor)
             if ours is None or not cell.published:

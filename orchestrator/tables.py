@@ -31,9 +31,16 @@ class Cell(Settings):
 
 
 class Row(Settings):
-    """One method: what it changes in the base recipe, and what was published for it."""
+    """One method: what it changes in the base recipe, and what was published for it.
+
+    ``experiment`` names another recipe to start from, where a method has a schedule of its own.
+    ``departs`` says how the row differs from the published setting, in something that matters: its
+    figures then stand side by side without a verdict.
+    """
 
     name: str
+    experiment: str = ""
+    departs: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     cells: dict[str, Cell] = Field(default_factory=dict)
     note: str = ""
@@ -146,7 +153,8 @@ def recipes(table: Table, folder: Path, sets: Iterable[str], wanted: Wanted) -> 
     """
     chosen = _chosen("row", wanted.rows, [row.name for row in table.rows])
     factors = _chosen("factor", wanted.factors, list(table.factors))
-    base = load_experiment(folder / table.experiment)
+    files = {row.experiment or table.experiment for row in table.rows}
+    bases = {file: load_experiment(folder / file) for file in sorted(files)}
     last = parse_assignments(sets)
     found = []
     for seed in wanted.seeds or table.seeds:
@@ -154,6 +162,7 @@ def recipes(table: Table, folder: Path, sets: Iterable[str], wanted: Wanted) -> 
             for row in (table.row(name) for name in chosen):
                 cell = row.cells.get(factor, Cell())
                 changes = (table.factors[factor], row.settings, cell.settings, last)
+                base = bases[row.experiment or table.experiment]
                 try:
                     experiment = assign(base, _merged(changes) | {"seed": seed})
                 except ConfigError as error:

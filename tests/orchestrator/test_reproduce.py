@@ -113,6 +113,30 @@ def test_a_part_of_a_table_is_run_seed_by_seed() -> None:
     assert [(r.seed, r.factor, r.row) for r in part] == [(7, "5", "LA")]
 
 
+def test_a_row_may_start_from_a_recipe_of_its_own() -> None:
+    row = {"name": "long", "experiment": "cifar10_lt_short.yaml", "settings": {"seed": 3}}
+    table = small(rows=[{"name": "CE"}, row], order=[], factors={"1": {}})
+    found = recipes(table, ROOT / "experiments", (), Wanted(seeds=(0,)))
+    assert [run.experiment.name for run in found] == ["digits", "cifar10_lt_short"]
+    assert [run.experiment.classify.training.epochs for run in found] == [15, 30]
+    wrong = small(rows=[{**row, "experiment": "cifar_lt.yaml"}], order=[])
+    with pytest.raises(ConfigError, match="cifar_lt"):
+        recipes(wrong, ROOT / "experiments", (), Wanted())
+
+
+@pytest.mark.parametrize("name", ["cifar10_lt_families", "cifar100_lt_families"])
+def test_a_family_runs_by_the_recipe_of_its_file_on_the_published_images(name: str) -> None:
+    table, folder = load_table(name)
+    for run in recipes(table, folder, (), Wanted(factors=("100",), seeds=(0,))):
+        file = table.row(run.row).experiment or table.experiment
+        assert run.experiment == load_experiment(folder / file)
+        assert run.experiment.data.seed == 0
+    for factor in ("50", "10"):
+        for run in recipes(table, folder, (), Wanted(factors=(factor,), seeds=(0,))):
+            factor_of = run.experiment.data.profile.model_dump()["imbalance_factor"]
+            assert factor_of == float(factor)
+
+
 def test_a_change_on_the_command_line_wins_over_row_and_cell() -> None:
     row = {
         "name": "LA",
@@ -296,6 +320,13 @@ def test_a_shortened_table_gives_no_verdict() -> None:
     assert "⚑" not in page
     assert "are met" not in page
     assert "not the published setting" in page
+
+
+def test_a_row_that_departs_from_the_published_setting_is_not_judged() -> None:
+    departing = {**SMALL["rows"][0], "departs": "half the epochs"}
+    page = page_of(small(rows=[departing], order=[]), {"CE": [20.0]})
+    assert "| -30.00 | paper; departs: half the epochs |" in page
+    assert "are met" not in page
 
 
 def test_the_page_shows_the_interval_over_seeds_beside_the_published_figures() -> None:
