@@ -45,7 +45,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note a trial that begins."""
         entry = self._entry(trial)
-        recipe = assign(self.base, entry.params)
+        recipe = assign(self.base, entry.changes)
         self.tracker.start_trial(
             entry.trial_id,
             entry.number,
@@ -66,6 +66,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         if entry.state == "COMPLETE" and absent:
             entry.state = "FAIL"
             entry.error = f"no finite value for {', '.join(absent)}"
+        elif entry.state == "COMPLETE" and entry.rung:
+            entry.state = "PRUNED"  # until a rung above tries it
         self._finish(entry)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -85,12 +87,13 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
             number=number,
             state="RUNNING",
             params=dict(trial.config["params"]),
+            rung=dict(trial.config.get("rung", {})),
         )
         self.record.trials.append(entry)
         return entry
 
     def _finish(self, entry: TrialRecord) -> None:
-        record_stages(self.tracker, entry, assign(self.base, entry.params), self.known_stages)
+        record_stages(self.tracker, entry, assign(self.base, entry.changes), self.known_stages)
         self.tracker.finish_trial(entry)
         self.record.save(self.folder)
         self.display.trial_finished(entry)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from orchestrator.continuation import course_of
 from orchestrator.records import StageUse
 from orchestrator.store import Computed, StageStore, Stored
 from orchestrator.train_group import GroupRunner, trains
@@ -57,6 +58,7 @@ class StoreExecutor:
                 key=key,
                 reused=stored.reused,
                 seconds=stored.seconds,
+                continued=stored.continued,
                 history=stored.history,
             )
         )
@@ -70,8 +72,11 @@ class StoreExecutor:
 
         def compute(folder: Path) -> Computed:
             report = _recording(context.report, history)
+            course = course_of(step, self.digests, context.seed)
+            continued = course.resume(self.store.place, folder)
             result = run_step(step, inputs, replace(context, report=report, folder=folder))
-            return Computed(result, history)
+            course.keep(self.store.place, folder)
+            return Computed(result, history, continued)
 
         stored = self.store.get_or_compute(step.stage, key, step.outputs, compute)
         return stored, 0 if stored.reused else len(stored.history)

@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlparse
 
 from trainables.errors import ConfigError
 
+DRAFT = "tmp-"
+
 
 class Place(Protocol):
     """Where folders of files are published; paths are relative and use ``/``."""
@@ -27,6 +29,10 @@ class Place(Protocol):
 
     def has(self, folder: str) -> bool:
         """Say whether something would stand in the way of publishing a folder."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Return what was published below a folder; a result without manifest may be among it."""
         ...
 
     def fetched(self, folder: str, files: Iterable[str]) -> AbstractContextManager[Path]:
@@ -70,6 +76,14 @@ class LocalPlace:
         """Say whether the folder is there, with or without a manifest."""
         return (self.root / folder).is_dir()
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names below a folder, drafts left out."""
+        try:
+            found = os.listdir(self.root / folder)
+        except FileNotFoundError:
+            return []
+        return [name for name in found if not name.startswith(DRAFT)]
+
     @contextmanager
     def fetched(self, folder: str, files: Iterable[str]) -> Iterator[Path]:
         """Lend the folder itself."""
@@ -82,9 +96,9 @@ class LocalPlace:
         holds the target's lease.
         """
         target = self.root / folder
-        for old in target.parent.glob(f"tmp-{target.name}-*"):
+        for old in target.parent.glob(f"{DRAFT}{target.name}-*"):
             shutil.rmtree(old, ignore_errors=True)
-        draft = target.parent / f"tmp-{target.name}-{name}"
+        draft = target.parent / f"{DRAFT}{target.name}-{name}"
         draft.mkdir(parents=True)
         return draft
 
@@ -140,6 +154,13 @@ class RemotePlace:
     def has(self, folder: str) -> bool:
         """Return False: what an interrupted upload left is overwritten."""
         return False
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names below a folder."""
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(f"{self.root}/{folder}", allow_not_found=True)
+        return [info.base_name for info in self.filesystem.get_file_info(selector)]
 
     @contextmanager
     def fetched(self, folder: str, files: Iterable[str]) -> Iterator[Path]:

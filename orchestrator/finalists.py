@@ -48,8 +48,12 @@ def choose(
 
 
 def is_baseline(trial: TrialRecord) -> bool:
-    """Say whether a trial is the study's first, which tries the base recipe, and completed."""
-    return trial.number == 0 and trial.state == "COMPLETE"
+    """Say whether a trial is the study's first, which tries the base recipe, and ended well.
+
+    On a ladder that is its lowest rung; as a finalist it trains to the end, as all do.
+    """
+    ended = trial.state == "COMPLETE" or (trial.state == "PRUNED" and bool(trial.rung))
+    return trial.number == 0 and ended
 
 
 class SeedRun(NamedTuple):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.artifacts import save_artifact
+
+if TYPE_CHECKING:
+    from orchestrator.store import Computed
 
 FORMAT_VERSION = 1
 
@@ -22,8 +24,7 @@ def write_result(
     draft: Path,
     stage: str,
     key: str,
-    artifacts: Mapping[str, Any],
-    history: Iterable[Mapping[str, float]],
+    computed: Computed,
     seconds: float,
 ) -> None:
     """Write artifacts into a folder, then the manifest over them.
@@ -32,11 +33,10 @@ def write_result(
         draft: The folder.
         stage: Name of the stage that gave them.
         key: Digest of what they are made from.
-        artifacts: Artifacts by name.
-        history: The stage's reports.
+        computed: Artifacts by name, reports, and the epochs that were taken over.
         seconds: Computing time.
     """
-    digests = {name: save_artifact(a, draft / name) for name, a in artifacts.items()}
+    digests = {name: save_artifact(a, draft / name) for name, a in computed.artifacts.items()}
     files = sorted(str(p.relative_to(draft)) for p in draft.rglob("*") if p.is_file())
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -45,7 +45,8 @@ def write_result(
         "artifacts": digests,
         "files": {name: checksum(draft / name) for name in files},
         "seconds": seconds,
-        "history": [{k: float(v) for k, v in row.items()} for row in history],
+        "history": [{k: float(v) for k, v in row.items()} for row in computed.history],
+        "continued": computed.continued,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=1))

@@ -27,7 +27,7 @@ class SweepOptions(BaseModel):
         workers: Workers that train a trunk together (Ray Train). With more than one, a trial holds
             almost nothing while it waits; each worker holds a CPU, and a GPU if trials are given
             any.
-        scheduler: Who stops poor trials early.
+        scheduler: Who stops poor trials early, or lets good ones train longer (``ladder``).
         objectives: Validation metrics; empty: those of the study.
         finalists: How many recipes are run again on all seeds and tested.
         seeds: Seeds per finalist.
@@ -48,7 +48,7 @@ class SweepOptions(BaseModel):
     cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
     gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
     workers: Annotated[int, Field(ge=1)] = 1
-    scheduler: Literal["none", "asha", "hyperband"] = "none"
+    scheduler: Literal["none", "asha", "hyperband", "ladder"] = "none"
     objectives: tuple[Objective, ...] = ()
     finalists: Annotated[int, Field(ge=1)] = 2
     seeds: Annotated[int, Field(ge=1)] = 3

@@ -62,7 +62,7 @@ class SweepDisplay:
             return
         done = len(finished(self.record))
         self.console.print(
-            f"[{done}/{self.total}] trial {trial.number} {trial.state.lower()} "
+            f"[{done}/{self.total}] trial {trial.number} {ending(trial)} "
             f"{scores(trial, self.record.objectives)}  {trial.seconds:.1f} s"
             + (f"  {trial.error}" if trial.error else ""),
             markup=False,
@@ -95,6 +95,18 @@ class SweepDisplay:
 def finished(record: SweepRecord) -> list[TrialRecord]:
     """Return the trials that ended, however they ended."""
     return [t for t in record.trials if t.state != "RUNNING"]
+
+
+def ending(trial: TrialRecord) -> str:
+    """Return how a trial ended as text, and on which rung of a ladder.
+
+    Example:
+        >>> rung = {"classify.training.until": 4}
+        >>> ending(TrialRecord(trial_id="t", number=0, state="PRUNED", params={}, rung=rung))
+        'pruned after 4 epochs'
+    """
+    epochs = trial.rung.get("classify.training.until")
+    return f"{trial.state.lower()} after {epochs} epochs" if epochs else trial.state.lower()
 
 
 def scores(trial: TrialRecord, objectives: list[Objective]) -> str:

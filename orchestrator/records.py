@@ -31,6 +31,7 @@ class StageUse(Record):
     key: str
     reused: bool
     seconds: float  # computing time, also when reused: what the reuse saved
+    continued: int = 0  # epochs taken over from a shorter training
     run_id: str | None = None
     history: list[dict[str, float]] = []  # one entry per report; the key "epoch" numbers them
 
@@ -42,11 +43,17 @@ class TrialRecord(Record):
     number: int
     state: Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
     params: dict[str, Scalar]
+    rung: dict[str, Scalar] = {}  # how a ladder shortened the recipe; empty: not at all
     metrics: dict[str, float] = {}
     seconds: float = 0.0
     error: str | None = None
     run_id: str | None = None
     stages: list[StageUse] = []
+
+    @property
+    def changes(self) -> dict[str, Scalar]:
+        """What was changed in the base recipe to run it."""
+        return {**self.params, **self.rung}
 
 
 class Interval(Record):

@@ -57,7 +57,7 @@ def recover(
             continue
         entry = _rebuild(trial, searcher, base, storage)
         logger.warning("trial %d was not in the record: added from the study", trial.number)
-        recipe = assign(base, entry.params)
+        recipe = assign(base, entry.changes)
         tracker.start_trial(
             entry.trial_id,
             entry.number,
@@ -87,13 +87,14 @@ def _rebuild(
     )
     try:
         entry.params = searcher.params(trial.number)
+        entry.rung = searcher.rung(trial.number)
     except ConfigError:  # the space gave a recipe that the schema refuses: the reason says so
         return entry
-    if trial.state.name == "PRUNED" and trial.intermediate_values:
+    if trial.state.name == "PRUNED" and trial.intermediate_values and not entry.rung:
         last = trial.intermediate_values[max(trial.intermediate_values)]
         entry.metrics = {searcher.fidelity.metric: last}
-    if trial.state.name == "COMPLETE":
-        recipe = assign(base, entry.params)
+    if trial.state.name == "COMPLETE" or (trial.state.name == "PRUNED" and entry.rung):
+        recipe = assign(base, entry.changes)
         outcome = execute(recipe, StageStore(storage), Context(seed=recipe.seed))
         entry.metrics = numbers(dict(outcome.metrics))
         entry.stages = outcome.uses

@@ -14,6 +14,7 @@ import yaml
 from orchestrator import sweep_figures as sweep
 from orchestrator.drawing import svg
 from orchestrator.figures import evaluation_figures, load_arrays, training_curves
+from orchestrator.progress import ending
 from orchestrator.records import FinalistRecord, Interval, SweepRecord, TrialRecord
 from orchestrator.summary import (
     Importance,
@@ -27,6 +28,7 @@ from orchestrator.summary import (
     value_of,
     varied,
 )
+from trainables.settings import canonical_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,6 +68,7 @@ def write_report(record: SweepRecord, folder: Path) -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "duration": duration, "short": sweep.short}
+    environment.filters["ending"] = ending
     page = environment.get_template("report.html.j2").render(context(record, folder))
     target = folder / "report.html"
     draft = folder / "report.draft"
@@ -83,6 +86,7 @@ def context(record: SweepRecord, folder: Path) -> dict[str, Any]:
     return {
         "record": record,
         "winner": best,
+        "recipes": recipes(record),
         "numbers": {trial.trial_id: trial.number for trial in record.trials},
         "ranked": order,
         "first": order[0] if measured(record) else None,
@@ -103,6 +107,13 @@ def context(record: SweepRecord, folder: Path) -> dict[str, Any]:
         "command": _reproduce(record, best, folder),
         "facts": {**record.environment, **{f"data {k}": v for k, v in _flat(record.data).items()}},
     }
+
+
+def recipes(record: SweepRecord) -> int:
+    """Return how many recipes were tried: on a ladder several trials may be of one."""
+    if not any(trial.rung for trial in record.trials):
+        return len(record.trials)
+    return len({canonical_json(trial.params) for trial in record.trials})
 
 
 def number(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
@@ -27,9 +27,16 @@ class GroupedTPE(BaseSampler):
     Args:
         seed: Seed of the draws.
         startup_trials: So many trials are drawn at random first.
+        view: What TPE sees in place of the study.
     """
 
-    def __init__(self, seed: int, startup_trials: int = STARTUP_TRIALS) -> None:
+    def __init__(
+        self,
+        seed: int,
+        startup_trials: int = STARTUP_TRIALS,
+        view: Callable[[Study], Any] = lambda study: study,
+    ) -> None:
+        self._view = view
         self._tpe = TPESampler(
             n_startup_trials=startup_trials,
             multivariate=True,
@@ -69,10 +76,12 @@ class GroupedTPE(BaseSampler):
         members[param_name] = param_distribution
         if param_name not in self._drawn.get(key, {}):
             missing = {n: d for n, d in members.items() if n not in trial.params and not d.single()}
-            self._drawn[key] = self._tpe.sample_relative(study, trial, missing)
+            self._drawn[key] = self._tpe.sample_relative(self._view(study), trial, missing)
         if param_name in self._drawn[key]:
             return self._drawn[key][param_name]
-        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+        return self._tpe.sample_independent(
+            self._view(study), trial, param_name, param_distribution
+        )
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Pass the call on."""

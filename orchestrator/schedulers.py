@@ -16,7 +16,7 @@ from orchestrator.verdict import COMPLETED
 from trainables.errors import ConfigError, did_you_mean
 from trainables.settings import canonical_json
 
-NAMES = ("none", "asha", "hyperband")
+NAMES = ("none", "asha", "hyperband", "ladder")
 HYPERBAND_BRACKETS = 3
 FILE = "rungs.json"
 FORMAT_VERSION = 1
@@ -216,7 +216,8 @@ def make_scheduler(
     """Return the scheduler of a sweep.
 
     Args:
-        name: ``none``, ``asha``, or ``hyperband`` (asynchronous: ASHA in three brackets).
+        name: ``none``, ``asha``, ``hyperband`` (asynchronous: ASHA in three brackets), or
+            ``ladder``: there the searcher decides (`orchestrator.ladder`), and nothing is stopped.
         metric: What is compared.
         mode: ``max`` or ``min``.
         max_epochs: Epochs of a trial that is never stopped.
@@ -231,7 +232,7 @@ def make_scheduler(
         raise ConfigError(
             f"unknown scheduler '{name}'; allowed: {', '.join(NAMES)}{did_you_mean(name, NAMES)}"
         )
-    if name == "none":
+    if name in ("none", "ladder"):
         return FIFOScheduler()
     if grace_epochs < 1 or reduction_factor < 2:
         raise ConfigError(

@@ -24,13 +24,15 @@ from ray.tune.search.searcher import Searcher
 
 import search_spaces
 from orchestrator.journal import SweepJournal, claim
+from orchestrator.ladder import RETRY_OF, RUNG, Ladder, OneEach, Turn, place_of, promoted, rung_of
 from orchestrator.records import Objective
 from orchestrator.sampler import GroupedTPE
 from orchestrator.study_manifest import StudyManifest
-from orchestrator.verdict import COMPLETED, judge, number_of
+from orchestrator.verdict import COMPLETED, Verdict, judge, number_of
 from search_spaces.pick import FromTrial, Pick, Replay, Start
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
+from trainables.settings import assign
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         name: Name of the study; the folder's name by default.
         fidelity: Metric that tells how a running trial does, for the values of stopped trials;
             the first objective by default.
+        ladder: Decides who trains longer; a suggestion then has ``"rung": {...}``, what shortens
+            the recipe. Below the top a trial is told as PRUNED with its value after so many
+            epochs, so that TPE ranks it below all that got further.
 
     Raises:
         ConfigError: The folder holds another study, or the space does not exist.
@@ -71,6 +76,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         seed: int = 0,
         name: str = "",
         fidelity: Objective | None = None,
+        ladder: Ladder | None = None,
     ) -> None:
         # Ray would demand the metrics in every report, so it is not told of them.
         super().__init__()
@@ -79,6 +85,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self.num_trials = num_trials
         self.objectives = list(objectives)
         self.fidelity = fidelity or self.objectives[0]
+        self.ladder = ladder
         self._vary = search_spaces.load(space)
         self.manifest = StudyManifest.freeze(
             self.folder,
@@ -87,6 +94,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             base=base,
             objectives=self.objectives,
             seed=seed,
+            ladder=ladder.milestones if ladder else (),
         )
         self._numbers: dict[str, int] = {}  # Ray trial -> Optuna trial
         self._study: Study | None = None
@@ -124,7 +132,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         )
         past = study.get_trials(deepcopy=False)
         # a run that goes on must not draw again what the run before it drew
-        study.sampler = GroupedTPE(_derive(self.manifest.seed, len(past)))
+        seed = _derive(self.manifest.seed, len(past))
+        study.sampler = GroupedTPE(seed, view=OneEach) if self.ladder else GroupedTPE(seed)
         if not past:
             self._begin(study)
         self._settle(study, past)
@@ -146,7 +155,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _settle(self, study: Study, trials: Sequence[FrozenTrial], driver_died: int = 1) -> None:
         """Set trials that nobody runs to FAIL and enqueue their recipes."""
         live = set(self._numbers.values())
-        retried = {trial.user_attrs.get("retry_of") for trial in trials}
+        retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
         for trial in trials:
             if trial.state is not TrialState.RUNNING or trial.number in live:
                 continue
@@ -154,7 +163,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             attempt = trial.user_attrs.get("attempt", 0) + driver_died
             again = attempt < MAX_ATTEMPTS and trial.number not in retried
             if again and params:  # enqueued first: a kill between the two loses nothing
-                attributes = {"retry_of": trial.number, "attempt": attempt}
+                attributes = {RETRY_OF: trial.number, "attempt": attempt, **place_of(trial)}
                 study.enqueue_trial(params, user_attrs=attributes)
             if attempt < MAX_ATTEMPTS:
                 self._note(study, trial.number, superseded=True)
@@ -172,8 +181,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             os.close(self._claim)
             self._claim = None
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Return a recipe's parameters, or `Searcher.FINISHED`.
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return a recipe's parameters, `Searcher.FINISHED`, or ``None``: ask again later.
 
         Raises:
             ConfigError: The space gave a recipe that the schema refuses, or a choice that the
@@ -181,6 +190,28 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """
         if self.remaining == 0:
             return str(Searcher.FINISHED)
+        if self.ladder is None:
+            return self._new(trial_id)
+        turn = self.ladder.turn(self.study.get_trials(deepcopy=False), self.remaining)
+        if turn is Turn.WAIT:
+            return None
+        found = self._new(trial_id) if turn is Turn.NEW else self._promote(trial_id, turn)
+        rung = self.rung(found["trial_number"])
+        if not rung:
+            self._note(self.study, found["trial_number"], **{RUNG: self.ladder.top})
+        return {**found, "rung": rung}
+
+    def _promote(self, trial_id: str, source: FrozenTrial) -> dict[str, Any]:
+        """Begin a trial of the same recipe, one rung higher."""
+        template = promoted(source, ray_trial=trial_id)
+        owner = self._storage.get_study_id_from_name(self.study.study_name)
+        stored = self._storage.create_new_trial(owner, template_trial=template)
+        number: int = self._storage.get_trial_number_from_id(stored)
+        self._numbers[trial_id] = number
+        return {"trial_number": number, "params": self.params(number)}
+
+    def _new(self, trial_id: str) -> dict[str, Any]:
+        """Begin a trial that was enqueued, or of a recipe that is drawn."""
         trial = self.study.ask()
         known = len(self.manifest.choices)
         pick = Pick(FromTrial(trial, self.manifest.choices))
@@ -209,6 +240,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._vary(pick, self.base)
         return dict(pick.changes)
 
+    def rung(self, number: int) -> dict[str, Any]:
+        """Return what shortens a trial's recipe; nothing without a ladder, or at its top."""
+        if self.ladder is None:
+            return {}
+        recipe = assign(self.base, self.params(number))
+        return self.ladder.changes(recipe, rung_of(self.study.get_trials(deepcopy=False)[number]))
+
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Keep how a running trial does, by epoch."""
         number = self._number(trial_id)
@@ -223,8 +261,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if number is None:
             return
         result = result or {}
-        verdict = judge(result, error, self.objectives, self.fidelity)
-        if verdict.state is TrialState.PRUNED:
+        verdict = self._on_rung(number, judge(result, error, self.objectives, self.fidelity))
+        if verdict.state is TrialState.PRUNED and self.ladder is None:
             self._keep_fidelity(number, result)
         attributes = {
             "stage_keys": _collect(result, "stage_keys"),
@@ -235,6 +273,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._note(self.study, number, **{k: v for k, v in attributes.items() if v})
         self.study.tell(number, verdict.values, state=verdict.state)
         self._numbers.pop(trial_id, None)
+
+    def _on_rung(self, number: int, verdict: Verdict) -> Verdict:
+        """Keep what a trial reached below the top of the ladder, where it is not complete."""
+        trial = self.study.get_trials(deepcopy=False)[number]
+        if self.ladder is None or verdict.values is None or rung_of(trial) == self.ladder.top:
+            return verdict
+        epochs = self.ladder.milestones[rung_of(trial)]
+        storage_id = self._storage_id(self.study, number)
+        self._storage.set_trial_intermediate_value(storage_id, epochs, verdict.values[0])
+        return Verdict(TrialState.PRUNED, reason=f"judged after {epochs} epochs")
 
     def _keep_fidelity(self, number: int, result: Mapping[str, Any]) -> None:
         """Store a running trial's value under its epoch (Optuna has none for many objectives)."""

@@ -4,7 +4,7 @@ Below one storage (a path, ``file://``, or a ``pyarrow.fs`` URI)::
 
     stages/<stage>/<key>/<artifact>/{artifact.json,tensors.safetensors}
     stages/<stage>/<key>/manifest.json     digests, checksums, time, reports
-    leases/   scratch/   damaged/
+    states/   leases/   scratch/   damaged/
 
 A result appears all at once: a folder is renamed, or on an object store the manifest comes last.
 """
@@ -34,17 +34,21 @@ LONGEST_WAIT_SECONDS = 0.5
 
 
 class Computed(NamedTuple):
-    """What a stage gave: its artifacts by name, and its reports (``epoch`` numbers them)."""
+    """What a stage gave: its artifacts by name, and its reports (``epoch`` numbers them).
+
+    ``continued`` are the epochs that it took over from a shorter training.
+    """
 
     artifacts: Mapping[str, Any]
     history: list[dict[str, float]]
+    continued: int = 0
 
 
 class Stored(NamedTuple):
     """A stage's result as it lies in the store; tensors are shared: read them, never write them.
 
     ``digests`` are the content digests of the artifacts; ``seconds`` is the computing time, also
-    when the result was reused.
+    when the result was reused; ``continued`` are the epochs taken over from a shorter training.
     """
 
     artifacts: dict[str, Any]
@@ -53,6 +57,7 @@ class Stored(NamedTuple):
     seconds: float
     reused: bool
     key: str
+    continued: int = 0
 
 
 class Stats(NamedTuple):
@@ -180,7 +185,7 @@ class StageStore:
         folder = _folder(stage, key)
         draft = self.place.draft(folder, uuid.uuid4().hex)
         try:
-            write_result(draft, stage, key, computed.artifacts, computed.history, seconds)
+            write_result(draft, stage, key, computed, seconds)
             self.place.publish(draft, folder, last="manifest.json")
         except (FileExistsError, FileNotFoundError):  # this process was believed to be dead
             logger.warning("%s was stored by another process meanwhile; using that", folder)
@@ -234,6 +239,7 @@ class StageStore:
             seconds=manifest["seconds"],
             reused=True,
             key=key,
+            continued=manifest.get("continued", 0),
         )
 
     def _set_aside(self, folder: str, damage: DamagedError) -> None:

@@ -22,7 +22,7 @@ class StudyManifest(Record):
 
     ``choices`` holds the values of each categorical parameter as they were when it was first asked
     for: Optuna refuses a categorical whose choices change, so a method file that is added later
-    joins new studies only.
+    joins new studies only. ``ladder`` holds the epochs of its rungs, nothing without one.
     """
 
     format_version: int = FORMAT_VERSION
@@ -31,6 +31,7 @@ class StudyManifest(Record):
     experiment: str  # digest of the base experiment
     objectives: list[Objective]
     seed: int
+    ladder: list[int] = Field(default_factory=list)
     choices: dict[str, list[Any]] = Field(default_factory=dict)
 
     @classmethod
@@ -43,6 +44,7 @@ class StudyManifest(Record):
         base: Experiment,
         objectives: Sequence[Objective],
         seed: int,
+        ladder: Sequence[int] = (),
     ) -> StudyManifest:
         """Return the study's manifest, written now or at its first start.
 
@@ -52,13 +54,18 @@ class StudyManifest(Record):
             ConfigError: The folder holds a study of something else.
         """
         wanted = cls(
-            name=name, space=space, experiment=base.digest(), objectives=[*objectives], seed=seed
+            name=name,
+            space=space,
+            experiment=base.digest(),
+            objectives=[*objectives],
+            seed=seed,
+            ladder=[*ladder],
         )
         if not (folder / FILE).exists():
             wanted.save(folder)
             return wanted
         stored = cls.load(folder)
-        for field in ("name", "space", "objectives", "experiment"):
+        for field in ("name", "space", "objectives", "experiment", "ladder"):
             was, now = getattr(stored, field), getattr(wanted, field)
             if was != now:
                 raise ConfigError(
@@ -94,6 +101,7 @@ class StudyManifest(Record):
 def _text(value: object) -> str:
     """Return a value as a reader would write it."""
     if isinstance(value, list):
-        return ", ".join(f"{o.metric}:{o.mode}" for o in value)
+        texts = (f"{o.metric}:{o.mode}" if isinstance(o, Objective) else str(o) for o in value)
+        return ", ".join(texts) or "none"
     text = str(value)
     return f"{text[:12]}..." if len(text) == 64 else text

@@ -172,9 +172,13 @@ class SweepJob:
 
     def _searcher(self) -> StudySearcher:
         """Open the study; a new one tries the base recipe first: the baseline."""
+        from orchestrator.ladder import Ladder
         from orchestrator.records import Objective
         from orchestrator.search import StudySearcher
 
+        ladder = None
+        if self.options.scheduler == "ladder":
+            ladder = Ladder(self.base, self.objectives, num_trials=self.options.trials)
         return StudySearcher(
             folder=self.folder,
             space=self.options.study,
@@ -183,6 +187,7 @@ class SweepJob:
             num_trials=self.options.trials,
             seed=self.base.seed,
             fidelity=Objective(metric=FIDELITY_METRIC, mode="max"),
+            ladder=ladder,
         )
 
     def _tuner(self, searcher: StudySearcher, at_once: int, display: SweepDisplay) -> Tuner:
@@ -198,7 +203,7 @@ class SweepJob:
             experiment=self.record.experiment,
             storage=self._storage(),
             objectives=tuple(o.metric for o in self.objectives),
-            report_epochs=self.options.scheduler != "none",
+            report_epochs=self.options.scheduler in ("asha", "hyperband"),
             gpus=self.options.gpus_per_trial,
             workers=self.options.workers,
         )
@@ -265,7 +270,8 @@ class SweepJob:
         from orchestrator.finalists import choose, is_baseline, run_seed
 
         chosen = choose(self.record.trials, self.objectives, self.options.finalists)
-        chosen += [t for t in self.record.trials if is_baseline(t) and t not in chosen]
+        tested = [trial.params for trial in chosen]
+        chosen += [t for t in self.record.trials if is_baseline(t) and t.params not in tested]
         if not chosen:
             self.console.print("no trial completed: no finalists")
             return

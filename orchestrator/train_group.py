@@ -186,7 +186,7 @@ class GroupOwner:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = GroupSpec.model_validate(spec)
         self.reports: list[dict[str, float]] = []
-        self.artifacts: dict[str, Any] | None = None
+        self.result: Computed | None = None
         self.error: str | None = None
         self.leaving = self.claimed = False
         self.asked = time.monotonic()
@@ -208,9 +208,9 @@ class GroupOwner:
             self.reports.append(row)
         return not self.abandoned()
 
-    def accept(self, artifacts: dict[str, Any]) -> None:
-        """Take the first worker's result."""
-        self.artifacts = artifacts
+    def accept(self, result: Computed) -> None:
+        """Take the first worker's result; its reports came before."""
+        self.result = result
 
     def fail(self, error: str) -> None:
         """Take a worker's error; the first one says what happened, the others follow from it."""
@@ -256,11 +256,11 @@ class GroupOwner:
                 if self.error is not None or attempt == ATTEMPTS:
                     raise GroupFailedError(self.error or str(error)) from None
                 logger.warning("%s died (%d of %d)", _name(self.spec), attempt, ATTEMPTS)
-            if self.artifacts is not None:
+            if self.result is not None:
                 break
-        if self.artifacts is None:
+        if self.result is None:
             raise GroupFailedError(f"{_name(self.spec)} ended without a result")
-        return Computed(self.artifacts, self.reports)
+        return self.result._replace(history=self.reports)
 
     def _wait_for_workers(self) -> None:
         """Start no processes for a group that would wait: Ray Train's cost before its workers."""
@@ -327,10 +327,11 @@ def _lost_peer(error: Exception) -> bool:
     )
 
 
-def _run(spec: GroupSpec, owner: Any, rank: int, world: int) -> dict[str, Any]:
+def _run(spec: GroupSpec, owner: Any, rank: int, world: int) -> Computed:
     import ray
     import ray.train.torch
 
+    from orchestrator.continuation import course_of
     from orchestrator.execute import StoreExecutor, cached_views, limit_threads, view_digests
 
     limit_threads(1 if not spec.gpu else max(1, (os.cpu_count() or 1) // world))
@@ -355,6 +356,9 @@ def _run(spec: GroupSpec, owner: Any, rank: int, world: int) -> dict[str, Any]:
         artifacts.update(upstream(step, inputs, Context(seed=experiment.seed)))
     folder = store.scratch / spec.stage / spec.key
     folder.mkdir(parents=True, exist_ok=True)
+    course = course_of(step, upstream.digests, experiment.seed)
+    # beside the worker that reads and writes checkpoints: the owner may be on another host
+    continued = course.resume(store.place, folder) if rank == 0 else 0
     context = Context(
         device=ray.train.torch.get_device(),
         seed=experiment.seed,
@@ -363,4 +367,7 @@ def _run(spec: GroupSpec, owner: Any, rank: int, world: int) -> dict[str, Any]:
         rank=rank,
         world_size=world,
     )
-    return run_step(step, inputs, context)
+    result = run_step(step, inputs, context)
+    if rank == 0:
+        course.keep(store.place, folder)
+    return Computed(result, [], continued)

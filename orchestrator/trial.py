@@ -32,13 +32,15 @@ def run_trial(config: dict[str, Any], *, spec: TrialSpec) -> None:
     """Run one suggested recipe and report its metrics.
 
     Args:
-        config: ``{"trial_number": int, "params": {dotted name: value}}`` from the searcher.
+        config: ``{"trial_number": int, "params": {dotted name: value}}`` from the searcher, and
+            ``"rung"`` with what a ladder changes besides.
         spec: The sweep's common part.
     """
     from ray import tune
 
     limit_threads(spec.threads)
-    experiment = assign(rebuild(spec.experiment), config["params"])
+    changes = {**config["params"], **config.get("rung", {})}
+    experiment = assign(rebuild(spec.experiment), changes)
     epochs = 0
 
     def report(metrics: Mapping[str, float], epoch: int) -> None:

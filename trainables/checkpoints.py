@@ -76,10 +76,15 @@ class Checkpoints:
         logger.info("%s goes on after epoch %d", self.name, len(reports))
         return reports
 
-    def save_if_due(self, reports: list[dict[str, float]]) -> None:
-        """Save after the epoch that made the last of ``reports``, unless that is too soon."""
+    def save_if_due(self, reports: list[dict[str, float]], *, at_once: bool = False) -> None:
+        """Save after the epoch that made the last of ``reports``, unless that is too soon.
+
+        Args:
+            reports: Of all epochs so far.
+            at_once: It is never too soon: a longer training will go on from here.
+        """
         start = time.monotonic()
-        seconds = self.context.checkpoint_seconds
+        seconds = 0.0 if at_once else self.context.checkpoint_seconds
         wait = max(seconds, self.cost / SHARE_OF_TIME) if seconds else 0.0
         if self.context.folder is None or self.context.rank or start - self.saved < wait:
             return
@@ -113,6 +118,11 @@ class Checkpoints:
         """Yield the checkpoints of this training, the newest first."""
         if self.context.folder is not None:
             yield from sorted(self.context.folder.glob(f"{self.name}.*.checkpoint"), reverse=True)
+
+
+def newest_epoch(folder: Path) -> int:
+    """Return the epochs that the newest checkpoint in a stage's folder holds; 0: there is none."""
+    return max((int(p.suffixes[-2][1:]) for p in folder.glob("*.*.checkpoint")), default=0)
 
 
 def decided(context: Context, name: str, decide: Callable[[], Any]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from trainables.methods.augmentations import Augmentation
 from trainables.methods.branches import Branches
@@ -132,9 +132,14 @@ class Training(Settings):
     ``step`` says how a step runs, with results that are equal up to rounding: ``eager`` call by
     call, ``compiled`` with the trunk compiled by torch, ``graph`` recorded once as a CUDA graph and
     replayed; ``auto`` is ``graph`` on a GPU where the step can be recorded, else ``eager``.
+
+    ``until`` ends the training after so many of its ``epochs``, at the point of the schedule that
+    they reach (0: all of them): a training that is cut short, and one that goes on from there, are
+    the same as the whole one up to their ends.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 30
+    until: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[Positive, Range(0.01, 1.0, log=True)] = 0.1
@@ -150,6 +155,23 @@ class Training(Settings):
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     step: Literal["auto", "eager", "compiled", "graph"] = "auto"
     sync_batchnorm: bool = False
+
+    @model_validator(mode="after")
+    def _ends_before_its_schedule(self) -> Training:
+        """Refuse a second way to write the whole training, and an end beyond it."""
+        if self.until and self.until >= self.epochs:
+            raise ValueError(
+                f"until must be below epochs ({self.epochs}), or 0 for all of them; "
+                f"received {self.until}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _whole_by_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a whole training and a usual step: recipes stored before keep their digests."""
+        tree: dict[str, Any] = dump(self)
+        usual = {"until": 0, "step": "auto"}
+        return {key: value for key, value in tree.items() if usual.get(key, ...) != value}
 
 
 class Pretrain(Settings):
@@ -180,6 +202,16 @@ class Classify(Settings):
             raise ValueError(
                 f"classify.mixing: the loss '{self.loss.name}' compares samples by class, and a "
                 f"mixed one has two; must be none; received {self.mixing.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_training_is_cut_short(self) -> Classify:
+        """Refuse to cut short what is two trainings, one after the other."""
+        if self.training.until and self.self_trainer.reads:
+            raise ValueError(
+                f"classify.training.until: must be 0, classify.self_trainer "
+                f"'{self.self_trainer.name}' trains twice; received {self.training.until}"
             )
         return self
 
@@ -292,6 +324,16 @@ class Update(Settings):
     sampler: Sampler = Field(default="class_balanced")  # type: ignore[assignment]
     augmentation: Augmentation = Field(default="crop_flip")  # type: ignore[assignment]
     training: Training = Training(epochs=20, lr=0.05)
+
+    @model_validator(mode="after")
+    def _trains_to_the_end(self) -> Update:
+        """Refuse to cut short what is several trainings, one after the other."""
+        if self.training.until:
+            raise ValueError(
+                "update.training.until: must be 0, an update is several trainings in turn; "
+                f"received {self.training.until}"
+            )
+        return self
 
 
 class Evaluate(Settings):

@@ -166,7 +166,8 @@ def fit(
     (``training.step``); without them all ran call by call.
 
     A training that was interrupted goes on from its last checkpoint in ``context.folder``; the
-    reports of the epochs before it are made again first, so that each is made once per run.
+    reports of the epochs before it are made again first, so that each is made once per run. One
+    that ends early (``training.until``) leaves a checkpoint from which a longer one goes on.
     Several workers average gradients, losses and running means; the first one alone reports.
     Returns the reports of all epochs.
 
@@ -195,7 +196,8 @@ def fit(
     reports = checkpoints.restore()
     for epoch, report in enumerate(reports, start=1):
         _report(context, report, epoch)
-    if len(reports) >= training.epochs:
+    end = training.until or training.epochs
+    if len(reports) >= end:
         return reports
     loss = data_parallel(LossModule(batch_loss, modules.values()), context)
     running = [*kept.averages.values(), *(b for m in modules.values() for b in m.buffers())]
@@ -208,7 +210,7 @@ def fit(
         context=context,
         name=name,
     )
-    for epoch in range(len(reports), training.epochs):
+    for epoch in range(len(reports), end):
         draws = context.own_generator(name, "ambient", epoch, device=str(context.device))
         steps = steps_per_epoch(epoch) if callable(steps_per_epoch) else steps_per_epoch
         with ambient_rng(draws):
@@ -223,7 +225,7 @@ def fit(
             report[counted] = last.get(counted, 0.0) + step.count
             step.count = 0
         reports.append(report | (after_epoch(epoch) if context.rank == 0 else {}))
-        checkpoints.save_if_due(reports)
+        checkpoints.save_if_due(reports, at_once=epoch + 1 == training.until)
         _report(context, reports[-1], epoch + 1)
     return reports
 

@@ -165,13 +165,21 @@ def describe(steps: Iterable[Step]) -> list[tuple[str, str, str, str]]:
     """Return rows (stage, inputs, outputs, methods) of a plan, for a table."""
     return [
         (
-            step.stage,
+            f"{step.stage}{_cut_short(step)}",
             ", ".join(step.inputs),
             ", ".join(step.outputs),
             ", ".join(f"{m.kind}/{m.name}" for m in methods_of(step.settings)),
         )
         for step in steps
     ]
+
+
+def _cut_short(step: Step) -> str:
+    """Say where a step's training ends, if that is before its schedule does."""
+    training = getattr(step.settings, "training", None)
+    if training is None or not training.until:
+        return ""
+    return f" ({training.until} of {training.epochs} epochs)"
 
 
 def run_step(step: Step, inputs: Mapping[str, Any], context: Context) -> dict[str, Any]:
@@ -221,6 +229,22 @@ def step_key(step: Step, digests: Mapping[str, str], seed: int) -> str:
         "code": code_version(step.stage, tuple(sorted(m.__module__ for m in _classes(step)))),
     }
     return hashlib.sha256(canonical_json(real).encode()).hexdigest()
+
+
+def whole(step: Step) -> Step:
+    """Return the step with its training to the end of the schedule: what a shorter one is part of.
+
+    Example:
+        >>> from trainables.settings import assign
+        >>> settings = assign(Experiment(), {"classify.training.until": 3})
+        >>> whole(plan(settings)[1]) == plan(Experiment())[1]
+        True
+    """
+    training = getattr(step.settings, "training", None)
+    if training is None or not training.until:
+        return step
+    full = training.model_copy(update={"until": 0})
+    return step._replace(settings=step.settings.model_copy(update={"training": full}))
 
 
 def _classes(step: Step) -> list[type[Method]]:
