@@ -256,6 +256,7 @@ app.command(
         "orchestrator reproduce                  list the tables",
         "orchestrator reproduce digits_lt        seconds, no download",
         "orchestrator reproduce cifar10_lt --factors 100 --seeds 0",
+        "orchestrator reproduce cifar10_lt --at-once 4    on Ray, four runs at a time",
     )
 )(reproduce)
 app.add_typer(promote_app, name="promote")
