@@ -32,7 +32,7 @@ ACTIVATION_MIXERS = ("cam_resampling",)
 POOLED_TRUNKS = ("fastnet", "resnet32", "resnet18_small")
 # They change the length of class vectors, which no other head has.
 LINEAR_CORRECTIONS = ("lws", "lws_plus", "tau_norm")
-EXPERT_CORRECTIONS = ("expert_routing",)
+EXPERT_CORRECTIONS = ("expert_routing", "expert_weights")
 BATCH_NORM_TRUNKS = ("fastnet", "resnet", "densenet", "efficientnet", "mobilenet", "regnet")
 
 

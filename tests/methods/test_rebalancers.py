@@ -21,6 +21,7 @@ from trainables.group_softmax import (
     keep_others,
 )
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
+from trainables.methods.augmentations import Augmentation
 from trainables.methods.heads import Head
 from trainables.methods.losses import Loss
 from trainables.methods.rebalancers import BalancedTraining, Rebalancer
@@ -89,6 +90,12 @@ def suited(name: str, counts: tuple[int, ...] = COUNTS) -> Classifier:
     return trained("experts" if name in EXPERTS_ONLY else "linear", counts)
 
 
+def noisy_pool(augmentation: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Return features of unlabelled images as they look under an augmentation."""
+    still = samples((20, 20, 20), seed=12)["features"]
+    return still + 0.3 * torch.randn(still.shape, generator=generator)
+
+
 def rebalanced(
     method: Rebalancer,
     classifier: Classifier,
@@ -104,6 +111,7 @@ def rebalanced(
     }
     available = {"classifier": classifier, "generator": seeded(seed), **empty, **validation}
     available |= given or samples()
+    available["augmented_pool"] = noisy_pool
     result: Classifier = method.supplied(available)
     return result
 

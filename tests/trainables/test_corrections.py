@@ -215,6 +215,7 @@ def test_without_validation_images_or_a_fitting_head_it_is_refused() -> None:
     [
         ("[crtt]", "unknown name 'crtt'.*did you mean 'crt'"),
         ("[tuned]", "'tuned' cannot be tried"),
+        ("[expert_weights]", "'expert_weights' cannot be tried"),
         ("[]", "at least one"),
     ],
 )

@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from trainables.artifacts import Classifier, Features, LabelledView, PoolLabels
+from trainables.artifacts import (
+    Backbone,
+    Classifier,
+    Features,
+    ImageView,
+    LabelledView,
+    PoolLabels,
+)
+from trainables.augmented_features import AugmentedFeatures
 from trainables.context import Context
 from trainables.experiment import Rebalance
 from trainables.loop import num_steps
@@ -16,6 +24,7 @@ PROVIDES = {
     "method": frozenset(
         {"classifier", "features", "labels", "class_counts", "generator"}
         | {"validation_features", "validation_labels", "report", "pool_features", "pool_labels"}
+        | {"augmented_pool"}
     ),
 }
 
@@ -34,11 +43,14 @@ def run(
     known_train: LabelledView,
     validation_known: LabelledView,
     pool_labels: PoolLabels | None = None,
+    backbone: Backbone | None = None,
+    pool: ImageView | None = None,
     context: Context,
 ) -> Rebalanced:
-    """Apply the rebalancer; the trunk is not touched (it is not even an input).
+    """Apply the rebalancer; the trunk is not touched (most often it is not even an input).
 
-    ``pool_labels`` is handed over to an ``oracle`` only, an upper bound that promotion refuses.
+    ``pool_labels`` is handed over to an ``oracle`` only, an upper bound that promotion refuses;
+    ``backbone`` and ``pool`` to a method that looks at augmented images without labels.
     """
     available: dict[str, Any] = {
         "classifier": classifier,
@@ -53,6 +65,8 @@ def run(
     if pool_labels is not None:
         available["pool_features"] = features.pool
         available["pool_labels"] = torch.from_numpy(pool_labels.labels)
+    if backbone is not None and pool is not None:
+        available["augmented_pool"] = AugmentedFeatures(backbone, pool, device=context.device)
     result: Classifier = settings.method.supplied(available)
     if result.state is not classifier.state:
         seen = len(known_train.labels) + (0 if pool_labels is None else _known(pool_labels))

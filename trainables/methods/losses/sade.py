@@ -33,8 +33,8 @@ class SADE(Loss):
     Source:
         Zhang et al. 2022, "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic
         Long-Tailed Recognition", arXiv:2107.09249, equations 1 to 3; reference code
-        Vanint/SADE-AgnosticLT, model/loss.py. The weights of the experts that it learns on test
-        images are left out: the mean decides.
+        Vanint/SADE-AgnosticLT, model/loss.py. The weights of the experts that it learns on
+        unlabelled images are the rebalancer ``expert_weights``; before it the mean decides.
 
     Example:
         >>> SADE()(  # log 2 three times: equal counts

@@ -21,7 +21,9 @@ class Rebalancer(Method):
     """Corrects a trained classifier for the long tail, on frozen features.
 
     ``(*, classifier, features, labels, class_counts, generator) -> Classifier``. One that chooses
-    among several gets ``validation_features``, ``validation_labels`` and ``report`` too.
+    among several gets ``validation_features``, ``validation_labels`` and ``report`` too. One that
+    `reads` the views ``backbone`` and ``pool`` gets ``augmented_pool``, which gives the features of
+    the unlabelled pool under an augmentation: ``(augmentation, generator) -> [N, D]``.
     """
 
 

@@ -68,9 +68,10 @@ class Tuned(Rebalancer):
 
     @model_validator(mode="after")
     def _names_are_corrections(self) -> Self:
-        """Refuse names that are not on the shelf, itself, and upper bounds."""
+        """Refuse names that are not on the shelf, itself, upper bounds, and who reads images."""
         for name in self.among:
-            if Rebalancer.lookup(name).oracle or name == self.name:
+            method = Rebalancer.lookup(name)
+            if method.oracle or method.reads or name == self.name:
                 raise ValueError(f"rebalancers/tuned.among: '{name}' cannot be tried")
         if not self.among:
             raise ValueError("rebalancers/tuned.among: names at least one correction")
