@@ -201,14 +201,9 @@ def fit(
         return reports
     loss = data_parallel(LossModule(batch_loss, modules.values()), context)
     running = [*kept.averages.values(), *(b for m in modules.values() for b in m.buffers())]
+    eager, state = EagerStep(loss, optimizer, training, dtype), [*everything, *running]
     step = make_step(
-        EagerStep(loss, optimizer, training, dtype),
-        training,
-        phase=kept.phase,
-        state=[*everything, *running],
-        trunk=modules.get("trunk"),
-        context=context,
-        name=name,
+        eager, training, phase=kept.phase, state=state, modules=modules, context=context, name=name
     )
     for epoch in range(len(reports), end):
         draws = context.own_generator(name, "ambient", epoch, device=str(context.device))
@@ -216,18 +211,25 @@ def fit(
         with ambient_rng(draws):
             losses = _epoch(step, epoch_batches(epoch), optimizer, training, epoch, steps)
         average([losses, *running], context)
-        last = reports[-1] if reports else {}
-        report = {f"{stage}/loss": _finite_mean(losses, stage, epoch, last)}
-        report[f"{stage}/lr"] = float(optimizer.param_groups[0]["lr"])
-        report[f"{stage}/steps"] = last.get(f"{stage}/steps", 0.0) + len(losses)
-        if step.kind:
-            counted = f"{stage}/steps_{step.kind}"
-            report[counted] = last.get(counted, 0.0) + step.count
-            step.count = 0
+        report = _measured(losses, step, optimizer, stage, reports)
         reports.append(report | (after_epoch(epoch) if context.rank == 0 else {}))
         checkpoints.save_if_due(reports, at_once=epoch + 1 == training.until)
         _report(context, reports[-1], epoch + 1)
     return reports
+
+
+def _measured(
+    losses: Tensor, step: Step, optimizer: Optimizer, stage: str, reports: list[dict[str, float]]
+) -> dict[str, float]:
+    """Return what an epoch is reported with; its step counts anew from here."""
+    last = reports[-1] if reports else {}
+    report = {f"{stage}/loss": _finite_mean(losses, stage, len(reports), last)}
+    report[f"{stage}/lr"] = float(optimizer.param_groups[0]["lr"])
+    counts = {"steps": len(losses)}
+    if step.kind:
+        counts[f"steps_{step.kind}"], step.count = step.count, 0
+    from_start = {f"{stage}/{name}": count for name, count in counts.items()}
+    return report | {name: last.get(name, 0.0) + count for name, count in from_start.items()}
 
 
 def _report(context: Context, metrics: dict[str, float], epoch: int) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,7 +95,7 @@ def make_step(
     *,
     phase: Phase | None,
     state: Sequence[Tensor],
-    trunk: torch.nn.Module | None,
+    modules: Mapping[str, torch.nn.Module],
     context: Context,
     name: str,
 ) -> Step:
@@ -106,7 +106,7 @@ def make_step(
         training: ``step``: ``auto`` and ``graph`` record on a CUDA device.
         phase: See `RecordedStep`; ``None`` is a step of which nothing is known.
         state: All tensors that a step changes, besides those of the optimiser.
-        trunk: What ``compiled`` compiles.
+        modules: What is trained; ``compiled`` compiles the ``trunk``.
         context: Device and number of workers.
         name: Of the training, for the log.
     """
@@ -119,10 +119,10 @@ def make_step(
         reason = "several workers average their gradients"
     elif phase is None or phase(0.0) is None:
         reason = "it changes with every step of the training, or draws on the CPU"
-    elif wanted == "compiled" and trunk is None:
+    elif wanted == "compiled" and "trunk" not in modules:
         reason = "there is no trunk to compile"
     elif wanted == "compiled":
-        return CompiledStep(eager, cast(torch.nn.Module, trunk))
+        return CompiledStep(eager, modules["trunk"])
     elif not on_cuda:
         reason = f"there are no graphs on '{context.device.type}'"
     else:

@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from trainables.experiment import Training
 from trainables.loop import Group, make_optimizer, set_lr
 from trainables.methods.losses import Loss
-from trainables.recording import WARM_UP, RecordedStep
+from trainables.recording import WARM_UP, CudaRecorder, RecordedStep, Recorder
 from trainables.steps import EagerStep
 
 TRAINING = Training(epochs=1, lr=0.1, momentum=0.9, weight_decay=0.01, schedule="cosine")
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 class Toy:
     """A small network in float64, with the running statistics of its batch norm."""
 
-    def __init__(self, loss: Loss | None = None) -> None:
+    def __init__(self, loss: Loss | None = None, device: str = "cpu") -> None:
         draws = torch.Generator().manual_seed(0)
         self.network = nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
@@ -61,6 +61,8 @@ class Toy:
             for parameter in self.network.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=draws, dtype=torch.float64))
                 parameter.mul_(0.3)
+        self.network.to(device)
+        self.device, self.counts = device, COUNTS.to(device)
         self.objective = loss or Loss.parse("cross_entropy")
         self.optimizer = make_optimizer(TRAINING, [Group(list(self.network.parameters()))])
         self.eager = EagerStep(self.loss, self.optimizer, TRAINING)
@@ -68,11 +70,13 @@ class Toy:
     def loss(self, batch: Batch, progress: float) -> Tensor:
         given = {"logits": self.network(batch.images), "labels": batch.labels}
         value: Tensor = self.objective.supplied(
-            {**given, "class_counts": COUNTS, "progress": progress}
+            {**given, "class_counts": self.counts, "progress": progress}
         )
         return value
 
-    def recorded(self, phase: Callable[[float], Hashable | None], recorder: Traced) -> RecordedStep:
+    def recorded(
+        self, phase: Callable[[float], Hashable | None], recorder: Recorder
+    ) -> RecordedStep:
         state = [*self.network.parameters(), *self.network.buffers()]
         return RecordedStep(self.eager, phase, state, recorder, "toy")
 
@@ -82,7 +86,8 @@ class Toy:
             images = torch.randn(size, 3, 6, 6, generator=draws, dtype=torch.float64)
             labels = torch.randint(3, (size,), generator=draws)
             set_lr(self.optimizer, TRAINING, number / len(SIZES))
-            losses.append(float(step(Batch(images, labels), number / len(SIZES))))
+            batch = Batch(images.to(self.device), labels.to(self.device))
+            losses.append(float(step(batch, number / len(SIZES))))
         return losses
 
     def check_equal(self, other: "Toy") -> None:
@@ -158,3 +163,28 @@ def test_a_checkpoint_of_a_recorded_training_is_a_plain_one() -> None:
     toy.train(toy.recorded(lambda progress: (), Traced()))
     state = toy.optimizer.state_dict()
     assert all(isinstance(rate, float) for rate in state["lr"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
+def test_a_cuda_graph_is_the_step() -> None:
+    eager, toy = Toy(device="cuda"), Toy(device="cuda")
+    step = toy.recorded(lambda progress: (), CudaRecorder(torch.device("cuda")))
+    torch.testing.assert_close(toy.train(step), eager.train(eager.eager), rtol=1e-6, atol=0)
+    toy.check_equal(eager)
+    assert step.count == SIZES.count(6) - WARM_UP
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
+def test_a_step_that_waits_for_a_gpu_is_not_recorded() -> None:
+    class Waiting(Toy):
+        def loss(self, batch: Batch, progress: float) -> Tensor:
+            value = super().loss(batch, progress)
+            return value * (2.0 if value.item() > 0 else 1.0)
+
+    toy = Waiting(device="cuda")
+    step = toy.recorded(lambda progress: (), CudaRecorder(torch.device("cuda")))
+    toy.train(step)
+    assert step.given_up
+    assert step.count == 0

@@ -14,14 +14,19 @@ from trainables.steps import EagerStep, Step, make_step
 
 
 def made(
-    step: str, *, phase: Any = lambda progress: (), device: str = "cpu", workers: int = 1
+    step: str,
+    *,
+    phase: Any = lambda progress: (),
+    device: str = "cpu",
+    workers: int = 1,
+    named: str = "trunk",
 ) -> tuple[Step, EagerStep]:
     training, trunk = Training(step=step), nn.Linear(2, 1)  # type: ignore[arg-type]
     optimizer = make_optimizer(training, [Group(list(trunk.parameters()))])
     eager = EagerStep(lambda batch, progress: trunk(batch).sum(), optimizer, training)
     context = Context(device=torch.device(device), world_size=workers)
     chosen = make_step(
-        eager, training, phase=phase, state=[], trunk=trunk, context=context, name="toy"
+        eager, training, phase=phase, state=[], modules={named: trunk}, context=context, name="toy"
     )
     return chosen, eager
 
@@ -44,6 +49,7 @@ def test_a_cpu_runs_call_by_call_and_says_nothing(
         ({"step": "auto", "device": "cuda", "phase": None}, "changes with every step"),
         ({"step": "auto", "device": "cuda", "phase": lambda progress: None}, "changes with every"),
         ({"step": "compiled", "phase": None}, "changes with every step"),
+        ({"step": "compiled", "named": "head"}, "there is no trunk"),
     ],
 )
 def test_what_can_not_be_had_runs_eagerly_and_says_why(
@@ -67,7 +73,7 @@ def test_a_rate_from_a_recorded_training_becomes_a_number() -> None:
     optimizer = make_optimizer(training, [Group([weight])])
     optimizer.param_groups[0]["lr"] = torch.tensor(0.5)
     eager = EagerStep(lambda batch, progress: weight.sum(), optimizer, training)
-    make_step(eager, training, phase=None, state=[], trunk=None, context=Context(), name="toy")
+    make_step(eager, training, phase=None, state=[], modules={}, context=Context(), name="toy")
     assert optimizer.param_groups[0]["lr"] == 0.5
     assert isinstance(optimizer.param_groups[0]["lr"], float)
 

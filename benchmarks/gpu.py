@@ -1,0 +1,392 @@
+"""One GPU: a whole training, trials side by side, many heads, neighbors, clusters, augmentation.
+
+Goals, set for an H200 and never measured on one: ResNet-32 on CIFAR-10-LT with factor 100 (12,406
+images, 200 epochs) in 25 s and a third of the time of a loop with a DataLoader, ResNet-18 in 45 s;
+8 trials side by side at least 3 times the images per second of one; 256 heads (50,000 x 512, 100
+classes, 10 epochs) in 3 s and 100 times less each than one by one; nearest neighbors of 10,000 on
+50,000 x 512, and k-means of the latter, in 50 ms; crop, flip and RandAugment at most 5 % of a
+training.
+
+    python -m benchmarks.gpu [--epochs 12] [--repeats 3] [--data FOLDER] [--device cuda] [--small]
+
+Of the 200 epochs ``--epochs`` are trained: the first ones, with all that is done once, count as
+they are, and the median of the later ones for all others. Without ``--data`` images are random:
+what they show costs nothing. Before the clock starts, a recorded training is compared with one
+call by call. Without a GPU there is one line and nothing is measured; ``--device cpu --small``
+runs the same code on little, and asks for no speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks import print_row
+from benchmarks.heads import Case, largest_difference, make_data, measure
+from benchmarks.loader import PilImages, pil_pipeline, read_images
+from benchmarks.train_step import farthest
+from trainables.artifacts import LabelledView
+from trainables.backbone import build_trunk, to_artifact
+from trainables.context import Context
+from trainables.experiment import Classify, Training
+from trainables.kmeans import constrained_kmeans
+from trainables.loader import Loader
+from trainables.methods.augmentations.rand_augment import RandAugment
+from trainables.methods.scores.knn import KNN
+from trainables.stages import classify
+
+CLASSES, EPOCHS, ONCE = 10, 200, 3  # epochs of the recipe; the first ones pay what is paid once
+FARTHEST = 1e-2  # relative to the largest weight: sums on a GPU have no fixed order
+PUBLISHED = {
+    "benchmark": "gpu/airbench94_muon",
+    "published": "94.01 % on CIFAR-10 in 2.59 s, one A100",
+    "source": "KellerJordan/cifar10-airbench, README",
+}
+
+
+class Size(NamedTuple):
+    """How much is computed; ``trunks`` are a small and a large network, with their limits."""
+
+    trunks: dict[str, float]
+    images: int
+    batch: int
+    trials: int
+    heads: Case
+    head_samples: int
+    queries: int
+    bank: int
+    width: int
+    clusters: int
+
+
+HEAD_GOALS = {"lean loop": 100.0}
+WHOLE = Size(
+    trunks={"resnet32": 25.0, "resnet18_small": 45.0},
+    images=12_406,
+    batch=128,
+    trials=8,
+    heads=Case(512, 100, 256, 10, HEAD_GOALS),
+    head_samples=50_000,
+    queries=10_000,
+    bank=50_000,
+    width=512,
+    clusters=100,
+)
+SMALL = Size({"fastnet": 25.0}, 24, 8, 2, Case(8, 4, 12, 1, HEAD_GOALS), 200, 20, 100, 8, 5)
+
+
+def settings(size: Size, epochs: int, *, step: str = "auto", precision: str = "auto") -> Classify:
+    """Return the recipe of all sides: SGD, crop and flip."""
+    training = Training(
+        epochs=epochs,
+        batch_size=size.batch,
+        lr=0.05,
+        step=step,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        layout="channels_last",
+    )
+    return Classify(training=training)
+
+
+def make_view(images: np.ndarray) -> LabelledView:
+    """Return images with labels."""
+    labels = np.random.default_rng(1).integers(0, CLASSES, len(images))
+    return LabelledView(images, np.arange(len(images)), labels, CLASSES, "")
+
+
+class Trained(NamedTuple):
+    """Seconds at which each epoch ended, from the start; the last report; the trunk's weights."""
+
+    ends: list[float]
+    report: Mapping[str, float]
+    state: dict[str, torch.Tensor]
+
+
+def train(name: str, view: LabelledView, recipe: Classify, device: torch.device) -> Trained:
+    """Train by the stage."""
+    trunk = build_trunk(name, view.images.shape[1], generator=Context().generator("trunk"))
+    backbone = to_artifact(trunk, name, view.images.shape[1])
+    nothing = view._replace(indices=view.indices[:0], labels=view.labels[:0])
+    ends, reports = [], []
+
+    def report(metrics: Mapping[str, float], epoch: int) -> None:
+        ends.append(time.perf_counter() - start)  # the epoch's loss was waited for
+        reports.append(metrics)
+
+    context = Context(device=device, report=report)
+    start = time.perf_counter()
+    result = classify.run(
+        recipe, backbone=backbone, known_train=view, validation_known=nothing, context=context
+    )
+    return Trained(ends, reports[-1], dict(result.backbone.state))
+
+
+def whole_training(ends: list[float]) -> float:
+    """Return the seconds of all epochs, of those that were trained."""
+    later = [end - before for before, end in pairwise(ends[ONCE - 1 :])]
+    return ends[ONCE - 1] + (EPOCHS - ONCE) * statistics.median(later)
+
+
+class _Labelled(Dataset[tuple[torch.Tensor, int]]):
+    """PIL images with labels, as torchvision's CIFAR classes serve them."""
+
+    def __init__(self, view: LabelledView) -> None:
+        images = view.images[view.indices]
+        self.images = PilImages(images, pil_pipeline("crop_flip", images.shape[1]))
+        self.labels = view.labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+
+def by_hand(name: str, view: LabelledView, epochs: int, size: Size, device: torch.device) -> float:
+    """Train as an ordinary script does and return the seconds of a whole training."""
+    on_gpu = device.type == "cuda"
+    loader = DataLoader(
+        _Labelled(view),
+        batch_size=size.batch,
+        shuffle=True,
+        num_workers=min(8, os.cpu_count() or 1) if on_gpu else 0,
+        pin_memory=on_gpu,
+        persistent_workers=on_gpu,
+    )
+    trunk = build_trunk(name, view.images.shape[1])
+    model = nn.Sequential(trunk.network, nn.Linear(trunk.num_features, CLASSES)).to(device)
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
+    ends, start = [], time.perf_counter()
+    for _ in range(epochs):
+        total = torch.zeros((), device=device)
+        for images, labels in loader:
+            there = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, on_gpu):
+                logits = model(there)
+            loss = nn.functional.cross_entropy(logits.float(), labels.to(device, non_blocking=True))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+        total.item()
+        ends.append(time.perf_counter() - start)
+    return whole_training(ends)
+
+
+def recorded_equals_eager(view: LabelledView, size: Size, device: torch.device) -> float:
+    """Return how far a short recorded training is from the same call by call, relatively."""
+    part, first = slice(8 * size.batch), next(iter(size.trunks))
+    few = view._replace(indices=view.indices[part], labels=view.labels[part])
+    states = [
+        train(first, few, settings(size, 1, step=step, precision="float32"), device).state
+        for step in ("auto", "eager")
+    ]
+    return farthest(*states)
+
+
+def one_trial(pipe: Connection, images: np.ndarray, epochs: int, size: Size, device: str) -> None:
+    """Train whenever asked to, and answer with the seconds at which epochs ended."""
+    torch.set_num_threads(1)
+    view, name = make_view(images), next(iter(size.trunks))
+    while pipe.recv():
+        start = time.time()
+        trained = train(name, view, settings(size, epochs), torch.device(device))
+        pipe.send([start + end for end in trained.ends])
+
+
+def seconds_per_epoch(
+    trials: int, images: np.ndarray, epochs: int, size: Size, device: torch.device
+) -> float:
+    """Return the seconds per epoch, of any of them, while so many trials train side by side."""
+    spawn, pipes = multiprocessing.get_context("spawn"), []
+    for _ in range(trials):
+        mine, theirs = spawn.Pipe()
+        arguments = (theirs, images, epochs, size, str(device))
+        spawn.Process(target=one_trial, args=arguments, daemon=True).start()
+        pipes.append(mine)
+    for pipe in pipes:
+        pipe.send(True)
+    ends = [pipe.recv() for pipe in pipes]
+    for pipe in pipes:
+        pipe.send(False)
+    first, last = max(own[ONCE - 1] for own in ends), min(own[-1] for own in ends)
+    if last <= first:
+        raise SystemExit("gpu/side by side: the trials were not all at work at once; more --epochs")
+    done = sum(
+        max(0.0, min(end, last) - max(before, first)) / (end - before)
+        for own in ends
+        for before, end in pairwise(own)
+    )
+    return (last - first) / done
+
+
+def timed(compute: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of a computation, waited for."""
+    start = time.perf_counter()
+    compute()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def search(size: Size, device: torch.device) -> dict[str, Callable[[], object]]:
+    """Return what is computed on features: neighbors and clusters."""
+    draws = torch.Generator().manual_seed(0)
+    bank = torch.randn(size.bank, size.width, generator=draws).to(device)
+    queries = torch.randn(size.queries, size.width, generator=draws).to(device)
+    unknown = torch.full((size.bank,), -1, device=device)
+    uniforms = torch.rand(1, size.clusters, generator=draws, dtype=torch.float64).to(device)
+    score = KNN()
+    state = score.fit(features=bank)
+    return {
+        "knn": lambda: score(features=queries, state=state),
+        "kmeans": lambda: constrained_kmeans(
+            bank, unknown, num_clusters=size.clusters, uniforms=uniforms, iterations=20
+        ),
+    }
+
+
+def main() -> int:
+    """Measure, print rows, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true")
+    options = parser.parse_args()
+    device, size = torch.device(options.device), SMALL if options.small else WHOLE
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print(json.dumps({"benchmark": "gpu", "skipped": "no GPU: torch sees no CUDA device"}))
+        return 0
+    if options.epochs <= ONCE:
+        parser.error(f"--epochs must be above {ONCE}; received {options.epochs}")
+    torch.set_num_threads(1)
+    images = read_images(options.data, size.images)[: size.images]
+    passed = Measured(images, size, options.epochs, options.repeats, device).rows()
+    print(json.dumps(PUBLISHED), flush=True)
+    return 0 if passed or options.small else 1
+
+
+class Measured(NamedTuple):
+    """What is measured on, and how often."""
+
+    images: np.ndarray
+    size: Size
+    epochs: int
+    repeats: int
+    device: torch.device
+
+    def rows(self) -> bool:
+        """Print all rows and say whether all goals are reached."""
+        return all([*self.trainings(), self.side_by_side(), *self.heads(), *self.searches()])
+
+    def trainings(self) -> list[bool]:
+        """Whole trainings, beside a plain loop and the limits, and the share of augmentation."""
+        view, found, device = make_view(self.images), [], self.device
+        difference = recorded_equals_eager(view, self.size, device)
+        for number, (name, limit) in enumerate(self.size.trunks.items()):
+            ours, plain = [], []
+            for _ in range(self.repeats):
+                trained = train(name, view, settings(self.size, self.epochs), device)
+                ours.append(whole_training(trained.ends))
+                if number == 0:
+                    plain.append(by_hand(name, view, self.epochs, self.size, device))
+            more: dict[str, object] = {
+                "largest_difference": difference,
+                "steps": trained.report["classify/steps"],
+                "recorded_steps": trained.report.get("classify/steps_graph", 0.0),
+                "device": describe(device),
+            }
+            times = {"ours": ours, "DataLoader loop": plain, "limit": [limit]}
+            goals = {"DataLoader loop": 3.0, "limit": 1.0} if number == 0 else {"limit": 1.0}
+            correct = difference < FARTHEST
+            for rival, goal in goals.items():
+                row = f"gpu/{name}"
+                found.append(print_row(row, rival, times, goal=goal, correct=correct, **more))
+            if number == 0:
+                found.append(self.augmentation(view, statistics.median(ours) / EPOCHS))
+        return found
+
+    def augmentation(self, view: LabelledView, epoch: float) -> bool:
+        """Augmentation beside the training epoch that it is part of."""
+        loader = Loader(
+            view, batch_size=self.size.batch, augmentation=RandAugment(), device=self.device
+        )
+        draws = torch.Generator(self.device).manual_seed(0)
+        order = torch.randperm(len(loader))
+
+        def serve() -> None:
+            for _ in loader.epoch(positions=order, generator=draws):
+                pass
+
+        serve()
+        times = [timed(serve, self.device) for _ in range(self.repeats)]
+        sides = {"ours": times, "training epoch": [epoch]}
+        return print_row("gpu/augmentation", "training epoch", sides, goal=0.05, most=True)
+
+    def side_by_side(self) -> bool:
+        """Several trials on one GPU beside one."""
+        times: dict[str, list[float]] = {"ours": [], "one at a time": []}
+        for _ in range(self.repeats):
+            for side, trials in (("ours", self.size.trials), ("one at a time", 1)):
+                seconds = seconds_per_epoch(
+                    trials, self.images, self.epochs, self.size, self.device
+                )
+                times[side].append(seconds)
+        return print_row(f"gpu/{self.size.trials} trials", "one at a time", times, goal=3.0)
+
+    def heads(self) -> list[bool]:
+        """Many heads at once beside one by one, and the limit."""
+        case = self.size.heads
+        data = make_data(case, self.size.head_samples, self.device)
+        correct = largest_difference(case, data) < (1e-4 if self.device.type == "cuda" else 1e-5)
+        per_head = measure(case, data, self.repeats)
+        times = {name: [wall for _, wall in pairs] for name, pairs in per_head.items()}
+        name = f"gpu/{case.heads} heads"
+        limit = {"ours": [case.heads * t for t in times["ours"]], "limit": [3.0]}
+        return [
+            print_row(name, "lean loop", times, goal=100.0, correct=correct),
+            print_row(name, "limit", limit, goal=1.0, correct=correct),
+        ]
+
+    def searches(self) -> list[bool]:
+        """Neighbors and clusters beside the limit."""
+        found = []
+        for name, compute in search(self.size, self.device).items():
+            compute()
+            times = [timed(compute, self.device) for _ in range(self.repeats)]
+            sides = {"ours": times, "limit": [0.05]}
+            found.append(print_row(f"gpu/{name}", "limit", sides, goal=1.0))
+        return found
+
+
+def describe(device: torch.device) -> str:
+    """Return the device's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
