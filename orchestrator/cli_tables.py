@@ -11,6 +11,8 @@ import typer
 from orchestrator.cli_options import Sets, Storage
 from trainables.lazy import load_deferred
 
+INTERRUPTED = 130  # exit status that shells expect after Ctrl-C
+
 
 def reproduce(
     table: Annotated[str | None, typer.Argument(help="Name or file; none lists them.")] = None,
@@ -56,9 +58,13 @@ def reproduce(
 
         runner = ClusterRunner(at_once, address, typer.echo)
     pages = [] if page is None else [page]
-    record = run_table(
-        chosen, runs, storage, whole=whole, pages=pages, say=typer.echo, runner=runner
-    )
+    try:
+        record = run_table(
+            chosen, runs, storage, whole=whole, pages=pages, say=typer.echo, runner=runner
+        )
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on", err=True)
+        sys.exit(INTERRUPTED)
     typer.echo(local_folder(storage) / "tables" / chosen.name / "results.md")
     if any(cell.error for cell in record.cells):
         sys.exit(1)

@@ -246,6 +246,23 @@ def test_a_training_that_fails_is_a_result_and_the_table_goes_on(
     assert "- LA, 5, seed 0: loss is nan at logit_adjustment" in page
 
 
+def test_ctrl_c_keeps_what_was_run_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(experiment: Any, *_: Any) -> Outcome:
+        if experiment.rebalance.method.name != "none":
+            raise KeyboardInterrupt
+        return Outcome({}, {"evaluate/accuracy/balanced": 0.5}, [], 0.0)
+
+    monkeypatch.setattr(running, "execute", measure)
+    words = ["reproduce", "digits_lt", "--seeds", "0", "--storage", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 130
+    assert "the same command goes on" in done.output
+    stored = (tmp_path / "tables/digits_lt/results.json").read_text(encoding="utf-8")
+    assert [c.row for c in TableRecord.model_validate_json(stored).cells] == ["CE"]
+
+
 def test_rows_that_are_not_run_again_stay_on_the_page_unless_their_recipe_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
