@@ -7,6 +7,7 @@ from pydantic import Field
 
 from trainables.methods.method import Range
 from trainables.methods.scores import Score
+from trainables.neighbors import nearest_cosines
 
 ROWS = 1024  # samples compared with the bank at a time: 12,000 bank rows then take 100 MB
 
@@ -59,14 +60,11 @@ class KNN(Score):
         return {"bank": _unit(features), "k": torch.tensor(k)}
 
     def __call__(self, *, features: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Tensor:
+        # 2 - 2 cos loses half the digits near 0: hence float64
         bank = state["bank"].to(features.device).double()
-        k = int(state["k"])
-        nearest = []
-        for rows in _unit(features).double().split(ROWS):
-            # 2 - 2 cos loses half the digits near 0: hence float64
-            cosine = (rows @ bank.T).topk(k, dim=1).values[:, -1]
-            nearest.append((2 - 2 * cosine).clamp_min(0).sqrt())
-        distance = torch.cat(nearest) if nearest else features.new_zeros(0)
+        rows = _unit(features).double()
+        cosines = nearest_cosines(rows, bank, num_neighbors=int(state["k"]), block=ROWS)
+        distance = (2 - 2 * cosines[:, -1]).clamp_min(0).sqrt()
         return -distance.to(torch.promote_types(features.dtype, torch.float32))
 
 
