@@ -148,15 +148,17 @@ class RecordedStep:
         try:
             loss = self.recorder.rehearse(lambda: self.eager(static, progress))
             after = self._snapshot()
+            if len(after) != len(before):
+                raise RuntimeError("it trains what the steps before did not")
             self._restore(before)
             self.eager.optimizer.zero_grad(set_to_none=True)
             replay = self.recorder.record(lambda: self.eager(static, progress))
             self._restore(before)
             again = replay()
             _check_alike([torch.zeros_like(loss)], [loss], [again])
-            own = len(self.state)  # the optimiser's numbers have another scale than the model's
-            for part in (slice(own), slice(own, None)):
-                _check_alike(before[part], after[part], self._snapshot()[part])
+            replayed = self._snapshot()
+            for part in self._parts():
+                _check_alike(*([tensors[n] for n in part] for tensors in (before, after, replayed)))
         except RuntimeError as error:
             self._restore(before)
             self._give_up(str(error).strip().splitlines()[0])
@@ -175,12 +177,23 @@ class RecordedStep:
         """Return all tensors that a step changes."""
         return [*self.state, *_tensors(self.eager.optimizer.state_dict())]
 
+    def _parts(self) -> list[list[int]]:
+        """Return which of them are parameters, running means, and numbers of the optimiser.
+
+        Each has a scale of its own, in which a difference shows.
+        """
+        own = len(self.state)
+        trained = [n for n in range(own) if self.state[n].requires_grad]
+        observed = [n for n in range(own) if not self.state[n].requires_grad]
+        return [trained, observed, list(range(own, len(self._changing())))]
+
     def _snapshot(self) -> list[Tensor]:
         return [tensor.detach().clone() for tensor in self._changing()]
 
     @torch.no_grad()
     def _restore(self, before: Sequence[Tensor]) -> None:
-        for tensor, value in zip(self._changing(), before, strict=True):
+        # the optimiser may have more numbers by now: those of what was not trained before
+        for tensor, value in zip(self._changing(), before, strict=False):
             tensor.copy_(value)
 
 

@@ -124,6 +124,23 @@ def test_a_loss_that_moves_with_every_step_is_never_recorded() -> None:
     assert recorder.recordings == step.count == 0
 
 
+def test_a_replay_with_another_rate_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
+    class Slower(Traced):
+        def record(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
+            rate = toy.optimizer.param_groups[0]["lr"]
+            rate.mul_(0.5)
+            replay = super().record(compute)
+            toy.optimizer.param_groups[0]["lr"] = rate.clone()  # the one recorded stays behind
+            return replay
+
+    toy = Toy()
+    step = toy.recorded(lambda progress: (), Slower())
+    with caplog.at_level(logging.INFO, "trainables.recording"):
+        toy.train(step)
+    assert step.count == 0
+    assert "its replay differs from it by 0.5 of the change" in caplog.text
+
+
 def test_a_step_that_counts_on_the_host_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
     class Counting(Toy):
         def loss(self, batch: Batch, progress: float) -> Tensor:
