@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
@@ -59,7 +60,9 @@ class CudaRecorder:
         current, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
         drawn, mode = torch.cuda.get_rng_state(self.device), torch.cuda.get_sync_debug_mode()
         side.wait_stream(current)
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():  # that it does not see every wait; the capture does
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
         try:
             with torch.cuda.stream(side):
                 value = compute()
