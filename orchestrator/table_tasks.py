@@ -117,6 +117,8 @@ def _result(task: Any, run: Recipe) -> CellRecord:
 
     try:
         cell: CellRecord = ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # without Ray's copy of the task's traceback in its text
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
         text = " ".join(str(error).split())
     except ray.exceptions.OutOfMemoryError:

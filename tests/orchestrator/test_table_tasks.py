@@ -180,6 +180,17 @@ def test_a_training_that_diverges_on_a_cluster_is_a_failure_of_its_row(tmp_path:
 
 
 @pytest.mark.usefixtures("cluster")
+def test_what_a_user_got_wrong_is_one_clear_line_on_a_cluster_too(tmp_path: Path) -> None:
+    table, _ = load_table("digits_lt")
+    missing = f"data.source=folder:{tmp_path / 'nothing'}"
+    runs = runs_of("digits_lt", Wanted(seeds=(0,)), (*SHORT, missing))
+    with pytest.raises(ConfigError) as caught:
+        run(table, runs, tmp_path, runner=ClusterRunner(2, None, print))
+    assert "nothing" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_process_that_dies_is_a_failure_of_its_row() -> None:
     dying = ray.remote(num_cpus=1, max_retries=0)(lambda: os._exit(1))
     cell = _result(dying.remote(), runs_of("digits_lt", Wanted(seeds=(0,)))[0])
