@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -215,11 +216,12 @@ def extract_features(
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
+    compute: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Return the features of a whole view, ``[N, D]`` float32 on the CPU, in view order.
 
     Evaluation mode, no augmentation; the trunk's mode is put back afterwards. An empty view gives
-    ``[0, D]``.
+    ``[0, D]``. ``compute`` uses the trunk in its own way, as `trainables.routing.as_needed` does.
     """
     was_training = trunk.training
     trunk.eval().to(device)
@@ -228,7 +230,7 @@ def extract_features(
         for start in range(0, len(view.indices), batch_size):
             chosen = view.images[view.indices[start : start + batch_size]]
             images = torch.from_numpy(chosen).to(device).permute(0, 3, 1, 2)
-            parts.append(trunk(images).float().cpu())
+            parts.append((compute or trunk)(images).float().cpu())
     trunk.train(was_training)
     return torch.cat(parts)
 

@@ -30,6 +30,7 @@ from trainables.data import Views
 from trainables.errors import ConfigError
 from trainables.methods import KINDS  # noqa: F401  (an artifact names its methods)
 from trainables.predict import calibrated, confidence, head_module
+from trainables.routing import as_needed
 from trainables.settings import canonical_json, read_yaml
 from trainables.source_cache import Images, fit_image
 
@@ -122,6 +123,11 @@ class Model:
         self._updated_trunk = self._trunk if same else from_artifact(second).to(device).eval()
         self._head = head_module(self.classifier)
         self._updated_head = head_module(self.updated_classifier)
+        heads = [self._head, self._updated_head]
+        self._updated_features = as_needed(self._updated_trunk, heads if same else heads[1:])
+        self._features = self._updated_features if same else as_needed(self._trunk, heads[:1])
+        if "features" in self.scorer.score.takes():  # all of them
+            self._features = self._trunk
 
     def predict(self, images: Images | Sequence[Images]) -> Predictions:
         """Answer for images of any size.
@@ -162,10 +168,12 @@ class Model:
     @torch.no_grad()
     def outputs(self, view: LabelledView | ImageView) -> Outputs:
         """Return logits and confidence for a view whose images have the model's size."""
-        features = extract_features(self._trunk, view, device=self.device)
+        features = extract_features(self._trunk, view, device=self.device, compute=self._features)
         updated = features
         if self._updated_trunk is not self._trunk:
-            updated = extract_features(self._updated_trunk, view, device=self.device)
+            updated = extract_features(
+                self._updated_trunk, view, device=self.device, compute=self._updated_features
+            )
         raw = self._head(features).float() + self.classifier.logit_offset
         logits = calibrated(self.scorer, raw)
         sureness = confidence(

@@ -178,12 +178,19 @@ class Branched(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of all branches ``[B, copies * D]``."""
-        maps = list(self.shared.maps(images).values())[-1]
-        return torch.cat([self.shared.pool(branch(maps)) for branch in self.branches], dim=1)
+        maps = self.shared_maps(images)
+        return torch.cat([self.finish(maps, number) for number in range(self.copies)], dim=1)
 
     def branch(self, images: Tensor, number: int) -> Tensor:
         """Return the features of one branch ``[B, D]``; the others see nothing of the images."""
-        maps = list(self.shared.maps(images).values())[-1]
+        return self.finish(self.shared_maps(images), number)
+
+    def shared_maps(self, images: Tensor) -> Tensor:
+        """Return what all branches start from."""
+        return list(self.shared.maps(images).values())[-1]
+
+    def finish(self, maps: Tensor, number: int) -> Tensor:
+        """Return the features of one branch ``[B, D]``, from the shared maps."""
         return self.shared.pool(self.branches[number](maps))
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:

@@ -29,8 +29,8 @@ class RoutedExperts(Experts):
         features ``[B, count * D]``, the experts' side by side (``[B, D]`` with ``"nothing"``) ->
         logits ``[B, C]``. The module's ``experts_used`` gives ``[B]``.
 
-    All experts are computed where features are cached or features decide about confidence; what a
-    network that stops early would spare is measured (`cost/experts_used`).
+    A served model computes the branches that the gates ask for (`trainables.routing`); the stages
+    cache the features of all, and `evaluate` says how many were asked (``cost/experts_used``).
 
     Raises:
         ValueError: The features can't be shared out evenly.
