@@ -10,7 +10,7 @@ import torch
 
 from trainables.kmeans import BLOCK_ELEMENTS, unit_rows
 
-KEPT = 200  # neighbors that are kept: the largest number that a search space asks for
+KEPT = 100  # neighbors that are kept: choosing more would take longer than comparing
 MOST_SETS = 8  # a recipe compares four views: validation known and novel, pool, held-out
 
 
@@ -55,8 +55,9 @@ def nearest_cosines(
     """Return the cosines of each row with its nearest rows of a bank, largest first.
 
     On a CPU, where a search takes seconds, a second question about the same numbers is answered
-    from memory, for any number of neighbors up to 200: scores with other k, and other heads on the
-    same features, share it. On a GPU a search costs less than telling whether numbers are the same.
+    from memory, for any number of neighbors up to 100 or the last question's: scores with other k,
+    and other heads on the same features, share it. On a GPU a search costs less than telling
+    whether numbers are the same.
 
     Args:
         rows: ``[B, D]``, unit length.
@@ -126,4 +127,4 @@ def _positions(units: torch.Tensor, k: int, with_self: bool) -> torch.Tensor:
 def _digest(values: torch.Tensor) -> tuple[object, ...]:
     """Return what is the same for the same numbers in the same shape and precision."""
     raw = values.detach().contiguous().view(torch.uint8).numpy()
-    return (str(values.dtype), *values.shape, hashlib.blake2b(raw).hexdigest())
+    return (str(values.dtype), *values.shape, hashlib.blake2b(raw.data).hexdigest())
