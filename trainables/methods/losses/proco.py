@@ -27,8 +27,8 @@ class ProCo(Loss):
     The contrast with infinitely many draws has a closed form: ``loss = mean_i CE(s_i + log pi,
     y_i)`` with ``s_ic = log E[exp(z_i z / T)] = log I_v(k_ic) / k_ic^v - log I_v(kappa_c) /
     kappa_c^v``, ``k_ic = |kappa_c mu_c + z_i / T|``, ``v = P / 2 - 1`` and I the modified Bessel
-    function. Small batches and rare classes cost it nothing. It trains no head: use it in
-    ``joint``, as the paper does (weight 1 beside ``logit_adjustment``).
+    function. No class has to be in the batch. It trains no head: use it in ``joint``, as the paper
+    does (weight 1 beside ``logit_adjustment``).
 
     Args:
         temperature: T > 0. Default 0.1, as in the released code.
