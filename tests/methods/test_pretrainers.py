@@ -11,6 +11,7 @@ from vectors import golden
 
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.pretrainers import Pretrainer
+from trainables.methods.pretrainers.moco import MoCo
 from trainables.methods.pretrainers.rotation import Rotation
 from trainables.methods.pretrainers.simclr import SimCLR
 from trainables.methods.pretrainers.supervised import Supervised
@@ -21,7 +22,7 @@ LONG_TAIL = golden("longtail_data")
 TRAINED = [
     pytest.param(cls(), id=name)
     for name, cls in sorted(Pretrainer.shelf.items())
-    if cls.trains and cls.views == 2
+    if cls.trains and "first_projections" in cls.needs()
 ] + [pytest.param(SimCLR(variant="official"), id="simclr-official")]
 
 
@@ -195,6 +196,70 @@ def test_a_few_steps_of_simclr_tell_images_apart() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+
+# --- MoCo ---------------------------------------------------------------------------------------
+
+
+def keyed(size: int = 6, *, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    """Queries, their keys, and a queue of eleven others."""
+    both = list(views(size, dtype=dtype).values())
+    draw = torch.Generator().manual_seed(1)
+    queue = torch.randn(11, 5, generator=draw, dtype=torch.float64).to(dtype)
+    return {"queries": both[0], "keys": both[1], "queue": queue}
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
+def test_moco_follows_the_formula(temperature: float) -> None:
+    given = keyed(dtype=torch.float64)
+    loss = MoCo(temperature=temperature)(**given)
+    expected = oracle.info_nce(*(v.tolist() for v in given.values()), temperature)
+    assert float(loss) == pytest.approx(expected, rel=1e-10)
+
+
+def test_moco_has_a_gradient_for_queries_alone() -> None:
+    given = {k: v.requires_grad_() for k, v in keyed(dtype=torch.float64).items()}
+    MoCo()(**given).backward()
+    assert given["queries"].grad is not None
+    assert given["queries"].grad.abs().sum() > 0
+    assert given["keys"].grad is None
+    assert given["queue"].grad is None
+    fixed = {name: given[name].detach() for name in ("keys", "queue")}
+    assert torch.autograd.gradcheck(lambda q: MoCo()(queries=q, **fixed), [given["queries"]])
+
+
+def test_moco_does_not_depend_on_order_or_lengths() -> None:
+    given = keyed(dtype=torch.float64)
+    loss, order = MoCo()(**given), torch.tensor([3, 1, 5, 0, 2, 4])
+    moved = {k: v[order] for k, v in given.items() if k != "queue"}
+    torch.testing.assert_close(MoCo()(**moved, queue=given["queue"].flip(0)), loss)
+    torch.testing.assert_close(MoCo()(**{k: 3 * v for k, v in given.items()}), loss)
+
+
+@pytest.mark.parametrize("places", [1, 7])
+def test_moco_of_collapsed_rows_is_the_logarithm_of_the_choices(places: int) -> None:
+    same = torch.ones(4, 3)
+    loss = MoCo()(queries=same, keys=same, queue=torch.ones(places, 3))
+    assert float(loss) == pytest.approx(math.log(places + 1), rel=1e-6)
+
+
+def test_moco_of_nothing_is_zero_and_few_bits_do_not_count() -> None:
+    empty = torch.zeros(0, 5, requires_grad=True)
+    MoCo()(queries=empty, keys=empty, queue=torch.ones(2, 5)).backward()
+    assert empty.grad is not None
+    rounded = keyed(dtype=torch.bfloat16)
+    exact = MoCo()(**{k: v.double() for k, v in rounded.items()})
+    torch.testing.assert_close(MoCo()(**rounded).double(), exact, rtol=1e-5, atol=1e-5)
+    given = keyed()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = MoCo()(**given)
+    assert torch.equal(inside, MoCo()(**given))
+
+
+def test_moco_projects_as_wide_as_the_features_inside() -> None:
+    projector = MoCo(output_dimension=4).build(7)
+    shapes = [tuple(p.shape) for p in projector.parameters()]
+    assert shapes == [(7, 7), (7,), (4, 7), (4,)]
 
 
 # --- methods that ask a question about one view ---------------------------------------------------

@@ -26,3 +26,14 @@ def nt_xent(first: Sequence[Row], second: Sequence[Row], temperature: float) -> 
             ]
             total -= math.log(positive / (positive + math.fsum(negatives)))
     return total / (2 * len(first))
+
+
+def info_nce(
+    queries: Sequence[Row], keys: Sequence[Row], queue: Sequence[Row], temperature: float
+) -> float:
+    total = 0.0
+    for query, key in zip(queries, keys, strict=True):
+        positive = math.exp(cosine(query, key) / temperature)
+        negatives = [math.exp(cosine(query, row) / temperature) for row in queue]
+        total -= math.log(positive / (positive + math.fsum(negatives)))
+    return total / len(queries)

@@ -121,9 +121,7 @@ def recipe(changes: dict[str, Any]) -> tuple[Experiment, Views]:
     experiment = assign(load_experiment("experiments/digits.yaml"), EQUAL | changes)
     views = build_views(experiment.data)
     further = views.unlabelled._replace(indices=views.unlabelled.indices[:64])
-    return experiment, views._replace(
-        known_train=some(views.known_train, 128), unlabelled=further
-    )
+    return experiment, views._replace(known_train=some(views.known_train, 128), unlabelled=further)
 
 
 def train(context: Context, stage: str, changes: dict[str, Any]) -> dict[str, Any]:
@@ -202,6 +200,10 @@ CASES = {
             "data.unlabelled": {"ratio": 1.0, "imbalance_factor": 2.0},
             "classify.self_trainer": {"hard_labels": {"weight": 0.5}},
         },
+    ),
+    "pretrain moco": (
+        "pretrain",
+        {"pretrain.method": {"moco": {"queue_size": 64, "momentum": 0.5}}},
     ),
     "pretrain simclr": (
         "pretrain",
