@@ -43,6 +43,7 @@ app = typer.Typer(
     epilog=examples(
         "orchestrator sweep",
         "orchestrator sweep --trials 100 --scheduler asha",
+        "orchestrator sweep --study long_tail --scheduler ladder --trials 60",
         "orchestrator sweep --experiment experiments/cifar10_lt.yaml --study long_tail",
         "orchestrator sweep --set classify.training.epochs=5 --concurrency 1",
         "orchestrator sweep --objective evaluate/accuracy/few:max",

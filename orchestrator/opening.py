@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import search_spaces
-from orchestrator.options import SweepOptions, local_folder
+from orchestrator.options import SweepOptions, local_folder, parse_objective
 from orchestrator.records import SweepRecord
 from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
+    from orchestrator.ladder import Ladder
     from trainables.experiment import Experiment
 
 
@@ -51,6 +52,22 @@ def open_record(options: SweepOptions, base: Experiment) -> SweepRecord:
         objectives=list(options.objectives),
         environment={},
     )
+
+
+def open_ladder(options: SweepOptions, base: Experiment, record: SweepRecord) -> Ladder | None:
+    """Return the ladder of a sweep that climbs one.
+
+    Raises:
+        ConfigError: It leads nowhere.
+    """
+    if options.scheduler != "ladder":
+        return None
+    from orchestrator.ladder import Ladder
+
+    objectives = options.objectives or record.objectives
+    if not objectives:
+        objectives = [parse_objective(text) for text in search_spaces.objectives(record.study)]
+    return Ladder(base, objectives, num_trials=options.trials)
 
 
 def is_complete(record: SweepRecord, options: SweepOptions) -> bool:

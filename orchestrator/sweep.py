@@ -52,7 +52,7 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
     """
     from rich.console import Console as RichConsole
 
-    from orchestrator.opening import folder_of, is_complete, open_record
+    from orchestrator.opening import folder_of, is_complete, open_ladder, open_record
     from orchestrator.progress import say_next_steps
     from trainables.experiment import load_experiment
 
@@ -64,6 +64,7 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
         console.print(f"sweep '{record.name}' is complete; more --trials go on with it")
         say_next_steps(record, folder_of(options, record.name), console, done=True)
         return record
+    open_ladder(options, base, record)  # one that leads nowhere is refused before Ray starts
     _start_ray(options, console)
     job = SweepJob(options, base, record, console)
     before = job.record.seconds
@@ -172,13 +173,10 @@ class SweepJob:
 
     def _searcher(self) -> StudySearcher:
         """Open the study; a new one tries the base recipe first: the baseline."""
-        from orchestrator.ladder import Ladder
+        from orchestrator.opening import open_ladder
         from orchestrator.records import Objective
         from orchestrator.search import StudySearcher
 
-        ladder = None
-        if self.options.scheduler == "ladder":
-            ladder = Ladder(self.base, self.objectives, num_trials=self.options.trials)
         return StudySearcher(
             folder=self.folder,
             space=self.options.study,
@@ -187,7 +185,7 @@ class SweepJob:
             num_trials=self.options.trials,
             seed=self.base.seed,
             fidelity=Objective(metric=FIDELITY_METRIC, mode="max"),
-            ladder=ladder,
+            ladder=open_ladder(self.options, self.base, self.record),
         )
 
     def _tuner(self, searcher: StudySearcher, at_once: int, display: SweepDisplay) -> Tuner:

@@ -1,6 +1,8 @@
 """The fidelity ladder: promotions by a brute-force oracle, kills, what TPE sees, the epochs."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from trainables.errors import ConfigError
 from trainables.experiment import Experiment, load_experiment
 from trainables.settings import assign
 
+ROOT = Path(__file__).parents[2]
 ACCURACY = Objective(metric="accuracy", mode="max")
 ERROR = Objective(metric="error", mode="min")
 FINISHED = StudySearcher.FINISHED
@@ -390,6 +393,18 @@ def test_a_ladder_that_leads_nowhere_is_refused(given: dict[str, Any], message: 
 def test_several_objectives_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"one objective; .*received accuracy, error"):
         Ladder(BASE, [ACCURACY, ERROR], num_trials=99)
+
+
+def test_a_sweep_refuses_it_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "orchestrator/sweep.py", "--storage", str(tmp_path / "runs")]
+    done = subprocess.run(
+        [*command, "--name", "wrong", "--scheduler", "ladder", "--study", "full"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: the scheduler 'ladder' compares by one objective" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 # --- the real thing -----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from ray.util import placement_group_table
 
 from orchestrator.cluster import (
@@ -151,5 +152,26 @@ def test_a_loss_that_explodes_is_one_line_and_leaves_nothing(tmp_path: Path) -> 
         while (left := groups_left()) and time.monotonic() < end:
             time.sleep(0.5)
         assert left == []
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_group_goes_on_from_where_a_shorter_one_ended(tmp_path: Path) -> None:
+    base = assign(
+        load_experiment(ROOT / "experiments" / "digits.yaml"),
+        {"classify.training.epochs": 4, "update.training.epochs": 1},
+    )
+    connect_ray(None, workers=2)
+    try:
+        whole = execute(base, StageStore(str(tmp_path / "whole")), Context(), workers=2)
+        store = StageStore(str(tmp_path / "rungs"))
+        execute(assign(base, {"classify.training.until": 2}), store, Context(), workers=2)
+        found = execute(base, store, Context(), workers=2)
+        (use,) = (use for use in found.uses if use.stage == "classify")
+        assert (use.reused, use.continued) == (False, 2)
+        assert [row["epoch"] for row in use.history] == [1, 2, 3, 4]
+        for name, tensor in whole.artifacts["backbone"].state.items():
+            assert torch.equal(found.artifacts["backbone"].state[name], tensor), name
     finally:
         ray.shutdown()
