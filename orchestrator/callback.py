@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from orchestrator.packed import unpack
 from orchestrator.progress import SweepDisplay
 from orchestrator.records import StageUse, SweepRecord, TrialRecord
 from orchestrator.tracking import Tracker
 from trainables.experiment import Experiment
 from trainables.settings import assign, flatten
 
+SAVE_SECONDS = 1.0  # the whole record is written at a time
+
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Keeps the sweep's record, and passes trials on to tracker and display.
 
     Args:
-        record: Changed in place and saved after every finished trial.
+        record: Changed in place and saved after every finished trial, but for those that only
+            reused results: a second may pass, after a kill the study and the stage store have them.
         base: The recipe that trials change.
         folder: Where the record is saved.
         tracker: Where runs are logged.
@@ -36,6 +41,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     ) -> None:
         self.record, self.base, self.folder = record, base, folder
         self.tracker, self.display = tracker, display
+        self._save_at = 0.0
         self.known_stages = {u.key for t in record.trials for u in t.stages}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -56,7 +62,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note a trial that ended by itself or was stopped by the scheduler."""
-        result, entry = trial.last_result, self._entry(trial)
+        result, entry = unpack(trial.last_result), self._entry(trial)
         entry.metrics = numbers(result)
         entry.seconds = float(result.get("seconds", result.get("time_total_s", 0.0)))
         entry.stages = [StageUse.model_validate(use) for use in result.get("stage_uses", [])]
@@ -95,8 +101,18 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def _finish(self, entry: TrialRecord) -> None:
         record_stages(self.tracker, entry, assign(self.base, entry.changes), self.known_stages)
         self.tracker.finish_trial(entry)
-        self.record.save(self.folder)
+        self._save(entry)
         self.display.trial_finished(entry)
+
+    def _save(self, entry: TrialRecord) -> None:
+        """Save the record, for trials that only reused results at most once a second.
+
+        The study and the stage store can give those back whole.
+        """
+        cheap = entry.state == "COMPLETE" and all(use.reused for use in entry.stages)
+        if not cheap or time.monotonic() >= self._save_at:
+            self.record.save(self.folder)
+            self._save_at = time.monotonic() + SAVE_SECONDS
 
 
 def record_stages(

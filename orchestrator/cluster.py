@@ -26,6 +26,7 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the hea
 JOIN_SECONDS = 900.0  # set-up builds an environment on each machine
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # a sweep goes on from its study, not from Tune's snapshots
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -13,6 +13,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 SWEEP = "sweep"
+USED_BY = "orchestrator.used_by"  # tag of a stage's run
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "RUNNING": "RUNNING"}
 METRICS_PER_CALL, PARAMS_PER_CALL, TEXT_LIMIT = 1000, 100, 5000
 _FORBIDDEN = re.compile(r"[^\w\-. /:]")
@@ -61,6 +62,7 @@ class MlflowRuns:
         self._experiment = experiment_id
         self._ids: dict[tuple[str, str], str] = {}
         self._used_by: dict[str, set[str]] = {}
+        self._unsaid: set[str] = set()  # stages whose users changed since `settle`
 
     def run_id(self, sweep: str, run: str) -> str | None:
         """Return the id of a run that this object has found or created."""
@@ -75,7 +77,7 @@ class MlflowRuns:
         return True
 
     def apply(self, entry: Mapping[str, Any]) -> None:
-        """Carry out one entry.
+        """Carry out one entry; what it did to stages' runs arrives with `settle`.
 
         Raises:
             MlflowException: The tracker refused or did not answer.
@@ -87,6 +89,7 @@ class MlflowRuns:
             "stage": self._stage,
             "files": self._files,
             "reconcile": self._reconcile,
+            "settle": self._settle,
         }.get(entry["op"])
         if action is not None:
             action(entry)
@@ -148,17 +151,28 @@ class MlflowRuns:
             part = slice(start, start + PARAMS_PER_CALL)
             self._client.log_batch(run_id, params=all_params[part], tags=all_tags[part])
 
-    def _log_rows(self, run_id: str, rows: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
-        """Send metrics, given as (time in ms, step, values), a thousand per call."""
-        from mlflow.entities import Metric
+    def _log_rows(
+        self,
+        run_id: str,
+        rows: Iterable[tuple[int, int, Mapping[str, float]]],
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send metrics, given as (time in ms, step, values), in calls that the server accepts.
+
+        A call costs as much as a hundred values, so tags (fewer than a call takes) go with them.
+        """
+        from mlflow.entities import Metric, RunTag
 
         metrics = [
             Metric(_name(key), float(value), time, step)
             for time, step, values in rows
             for key, value in values.items()
         ]
-        for start in range(0, len(metrics), METRICS_PER_CALL):
-            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+        sent = [RunTag(k, v) for k, v in (tags or {}).items()]
+        room = METRICS_PER_CALL - len(sent)
+        for start in range(0, max(len(metrics), len(sent)), room):
+            self._client.log_batch(run_id, metrics=metrics[start : start + room], tags=sent)
+            sent = []
 
     def _start(self, entry: Mapping[str, Any]) -> None:
         """Create or adopt a run; an adopted one that had ended runs again."""
@@ -185,7 +199,6 @@ class MlflowRuns:
         """Log final metrics, link the stages used, and end the run."""
         sweep, time = entry["sweep"], entry["time"]
         run_id = self._known(sweep, entry["run"], time)
-        self._log_rows(run_id, [(time, 0, entry["metrics"])])
         links = {
             f"orchestrator.stage.{stage}": self._known(sweep, stage_run(key), time)
             for stage, key in entry["stages"].items()
@@ -193,21 +206,26 @@ class MlflowRuns:
         for stage_id in sorted(set(links.values())):
             self._mark_used(stage_id, entry["run"])
         tags = {**{k: _text(v) for k, v in entry["tags"].items()}, **links}
-        self._log_params(run_id, {}, tags)
+        self._log_rows(run_id, [(time, 0, entry["metrics"])], tags)
         status = STATUS.get(entry["status"], entry["status"])
         self._client.set_terminated(run_id, status, end_time=time)
 
     def _mark_used(self, stage_id: str, trial: str) -> None:
-        """Add a trial to the list in a stage's ``orchestrator.used_by`` tag."""
-        tag = "orchestrator.used_by"
+        """Add a trial to the users of a stage's result."""
         if stage_id not in self._used_by:
-            text = self._client.get_run(stage_id).data.tags.get(tag, "")
+            text = self._client.get_run(stage_id).data.tags.get(USED_BY, "")
             self._used_by[stage_id] = {name for name in text.split(" ") if name}
         if trial not in self._used_by[stage_id]:
-            names = sorted(self._used_by[stage_id] | {trial})
-            tags = {tag: _text(" ".join(names)), "orchestrator.uses": str(len(names))}
-            self._log_params(stage_id, {}, tags)
             self._used_by[stage_id].add(trial)
+            self._unsaid.add(stage_id)
+
+    def _settle(self, entry: Mapping[str, Any]) -> None:
+        """Write the users of stages' results, once per stage however many trials there were."""
+        for stage_id in sorted(self._unsaid):
+            names = sorted(self._used_by[stage_id])
+            tags = {USED_BY: _text(" ".join(names)), "orchestrator.uses": str(len(names))}
+            self._log_params(stage_id, {}, tags)
+            self._unsaid.discard(stage_id)
 
     def _stage(self, entry: Mapping[str, Any]) -> None:
         """Record a computed stage once, whoever of its users comes first."""

@@ -25,6 +25,8 @@ __all__ = ["SWEEP", "Tracker", "stage_run"]
 logger = logging.getLogger(__name__)
 
 SAMPLE_SECONDS, PATIENCE_SECONDS = 10.0, 20.0
+# libyaml's writes the same text three times as fast; a build of PyYAML without it lacks the name
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class Tracker:
@@ -215,7 +217,7 @@ class Tracker:
         """Spool the start of a run."""
         texts = {}
         if experiment is not None:
-            texts["experiment.yaml"] = yaml.safe_dump(dict(experiment), sort_keys=False)
+            texts["experiment.yaml"] = yaml.dump(dict(experiment), Dumper=Dumper, sort_keys=False)
         own = {"mlflow.source.git.commit": tags["git"]} if "git" in tags else {}
         tags = {**tags, **own}
         self._put("start", run, name=name, params=dict(params), tags=tags, texts=texts)

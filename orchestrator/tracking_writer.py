@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 # Error codes of a request that will never succeed, however often it is sent.
 HOPELESS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
 ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TICK = 5, 0.5, 15.0, 1.0
+GATHER_SECONDS = 1.0  # what arrives within it is sent together: fewer calls, longer quiet
 
 
 class Writer:
@@ -43,6 +44,7 @@ class Writer:
         self._root, self._experiment = artifact_root, experiment
         self.runs: MlflowRuns | None = None
         self._wake, self._changed = threading.Event(), threading.Condition()
+        self._urgent, self._drained = threading.Event(), -GATHER_SECONDS
         self._stopping = self._down = False
         self._retry_at = time.monotonic() + patience
         self._pause, self._failures = FIRST_PAUSE, 0
@@ -62,13 +64,17 @@ class Writer:
     def flush(self, timeout: float) -> bool:
         """Wait until everything arrived; ``False`` when it did not in time."""
         self._retry_at = 0.0
+        self._urgent.set()
         self._wake.set()
         with self._changed:
-            return self._changed.wait_for(lambda: self._spool.empty, timeout)
+            arrived = self._changed.wait_for(lambda: self._spool.empty, timeout)
+        self._urgent.clear()
+        return arrived
 
     def stop(self, timeout: float) -> bool:
         """Stop after the entry in hand, and close the spool; ``False`` when a request hangs."""
         self._stopping = True
+        self._urgent.set()
         self._wake.set()
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -82,10 +88,12 @@ class Writer:
         """Send entries until told to stop: the body of the thread."""
         while not self._stopping:
             self._wake.wait(LONGEST_TICK)
+            self._urgent.wait(max(0.0, self._drained + GATHER_SECONDS - time.monotonic()))
             self._wake.clear()
             try:
                 if time.monotonic() >= self._retry_at:
                     self._drain()
+                    self._drained = time.monotonic()
                 self._spool.sync()
             except OSError as error:  # the spool's disk: reading it may work again later
                 logger.warning("tracking spool %s: %s", self._spool.folder, error)
@@ -93,13 +101,23 @@ class Writer:
                 self._changed.notify_all()
 
     def _drain(self) -> None:
-        """Send what is pending, stopping at the first entry that the tracker does not take."""
+        """Send what is pending, stopping at the first entry that the tracker does not take.
+
+        Entries are acknowledged after `MlflowRuns` has settled what they left open together; those
+        that were sent before a failure are sent again with it.
+        """
         while entries := self._spool.pending():
+            sent = 0
             for entry in entries:
                 if self._stopping or not self._send(entry.document):
-                    return
-                self._spool.acknowledge(entry.end)
+                    break
+                sent += 1
+            if self._down or sent == 0 or not self._send({"op": "settle"}):
+                return
+            self._spool.acknowledge(entries[sent - 1].end)
             self._spool.sync()
+            if sent < len(entries):
+                return
 
     def _send(self, document: Mapping[str, Any]) -> bool:
         """Send one entry; ``False`` asks to try again later."""

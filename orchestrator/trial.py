@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.execute import execute, limit_threads, pick_device, rebuild
+from orchestrator.packed import pack
 from orchestrator.store import StageStore
 from trainables.context import Context
 from trainables.settings import assign
@@ -66,11 +67,12 @@ def run_trial(config: dict[str, Any], *, spec: TrialSpec) -> None:
     final = {**outcome.metrics, **dict.fromkeys(missing, math.nan)}
     tune.report(
         {
-            **final,
+            **{name: final[name] for name in spec.objectives},
             "epoch": epochs + 1,
             "completed": 1.0,
+            "done": True,  # or Tune asks once more, to hear that there is nothing else
             "seconds": outcome.seconds,
             "stage_keys": [use.key for use in outcome.uses],
-            "stage_uses": [use.model_dump() for use in outcome.uses],
+            **pack({**final, "stage_uses": [use.model_dump() for use in outcome.uses]}),
         }
     )

@@ -19,8 +19,8 @@ import pytest
 from factory import make_trials
 from mlflow import MlflowClient
 
-from orchestrator.mlflow_client import tracking_uri
-from orchestrator.mlflow_runs import _text
+from orchestrator.mlflow_client import ensure_experiment, tracking_uri
+from orchestrator.mlflow_runs import MlflowRuns, _text
 from orchestrator.records import StageUse, TrialRecord
 from orchestrator.tracking import SWEEP, Tracker, stage_run
 
@@ -139,6 +139,32 @@ def test_trials_and_stage_runs_are_linked_both_ways(root: Path, tmp_path: Path) 
     assert stage.data.tags["mlflow.parentRunId"] == tracker.run_id(SWEEP)
     for run in runs_of(client, "links"):
         assert run.data.tags["orchestrator.stage.classify"] == stage.info.run_id
+
+
+def test_users_of_a_stage_are_written_once_for_all_trials_sent_together(root: Path) -> None:
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    runs = MlflowRuns(client, ensure_experiment(client, EXPERIMENT, root))
+    finish = {
+        "op": "finish",
+        "sweep": "together",
+        "time": 1000,
+        "status": "COMPLETE",
+        "metrics": {"a": 1.0},
+        "tags": {},
+        "stages": {"classify": "k-together"},
+    }
+    for number in range(3):
+        runs.apply({**finish, "run": f"u{number}"})
+
+    def tags() -> dict[str, str]:
+        found = client.get_run(runs.run_id("together", stage_run("k-together"))).data.tags
+        return {
+            k: v for k, v in found.items() if k in ("orchestrator.used_by", "orchestrator.uses")
+        }
+
+    assert tags() == {}
+    runs.apply({"op": "settle"})
+    assert tags() == {"orchestrator.used_by": "u0 u1 u2", "orchestrator.uses": "3"}
 
 
 def test_connecting_waits_for_the_first_trial_to_end(root: Path, tmp_path: Path) -> None:
