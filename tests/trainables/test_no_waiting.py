@@ -144,7 +144,7 @@ def test_no_step_of_a_head_waits(head: str) -> None:
 
 
 @pytest.mark.usefixtures("one_step")
-@pytest.mark.parametrize("method", ["simclr", "rotation"])
+@pytest.mark.parametrize("method", ["simclr", "moco", "rotation"])
 def test_no_step_of_pretraining_waits(method: str) -> None:
     settings = Pretrain(method=method, training=TRAINING)  # type: ignore[arg-type]
     with pytest.raises(StepTakenError):
