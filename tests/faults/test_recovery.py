@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.execute import execute
+from orchestrator.ladder import Ladder
 from orchestrator.records import Objective, SweepRecord
 from orchestrator.recovery import recover
 from orchestrator.search import StudySearcher
@@ -75,3 +76,34 @@ def test_what_the_study_knows_is_put_into_the_record(base: Experiment, tmp_path:
     assert second.metrics == {FIDELITY.metric: 0.25}
     assert "no finite value" in str(third.error)
     assert SweepRecord.load(folder).trials == record.trials
+
+
+def test_a_rung_that_the_study_knows_is_put_into_the_record(
+    base: Experiment, tmp_path: Path
+) -> None:
+    folder, storage = tmp_path / "sweeps" / "s", str(tmp_path)
+    searcher = StudySearcher(
+        folder=folder, space="full", base=base, objectives=[OBJECTIVE], num_trials=4,
+        ladder=Ladder(base, [OBJECTIVE], num_trials=4),
+    )  # fmt: skip
+    below = searcher.suggest("ray-a")
+    assert isinstance(below, dict)
+    recipe = assign(base, {**below["params"], **below["rung"]})
+    outcome = execute(recipe, StageStore(storage), Context(seed=recipe.seed))
+    searcher.on_trial_complete("ray-a", {**outcome.metrics, "completed": 1.0, "epoch": 2})
+    record = SweepRecord(
+        name="s", study="full", started="2026-01-01T00:00:00+00:00",
+        experiment=base.model_dump(mode="json"), objectives=[OBJECTIVE], environment={},
+    )  # fmt: skip
+    tracker = Tracker.open(None, tmp_path, "orchestrator", folder / "spool")
+    try:
+        tracker.start_sweep("s", params={}, tags={})
+        (found,) = recover(record, searcher, base, storage=storage, tracker=tracker, folder=folder)
+        tracker.finish_sweep()
+    finally:
+        tracker.close()
+        searcher.close()
+    assert (found.state, found.rung) == ("PRUNED", {"classify.training.until": 1})
+    assert found.params == below["params"]
+    assert found.metrics[OBJECTIVE.metric] == outcome.metrics[OBJECTIVE.metric]
+    assert all(use.reused for use in found.stages)
