@@ -89,7 +89,6 @@ class MlflowRuns:
             "stage": self._stage,
             "files": self._files,
             "reconcile": self._reconcile,
-            "settle": self._settle,
         }.get(entry["op"])
         if action is not None:
             action(entry)
@@ -219,8 +218,12 @@ class MlflowRuns:
             self._used_by[stage_id].add(trial)
             self._unsaid.add(stage_id)
 
-    def _settle(self, entry: Mapping[str, Any]) -> None:
-        """Write the users of stages' results, once per stage however many trials there were."""
+    def settle(self) -> None:
+        """Write the users of stages' results, once per stage however many trials there were.
+
+        Raises:
+            MlflowException: The tracker refused or did not answer; the next call tries again.
+        """
         for stage_id in sorted(self._unsaid):
             names = sorted(self._used_by[stage_id])
             tags = {USED_BY: _text(" ".join(names)), "orchestrator.uses": str(len(names))}

@@ -103,8 +103,7 @@ class Writer:
     def _drain(self) -> None:
         """Send what is pending, stopping at the first entry that the tracker does not take.
 
-        Entries are acknowledged after `MlflowRuns` has settled what they left open together; those
-        that were sent before a failure are sent again with it.
+        Entries are acknowledged after what they left open together was settled.
         """
         while entries := self._spool.pending():
             sent = 0
@@ -112,12 +111,28 @@ class Writer:
                 if self._stopping or not self._send(entry.document):
                     break
                 sent += 1
-            if self._down or sent == 0 or not self._send({"op": "settle"}):
+            if sent == 0 or not self._settle():
                 return
             self._spool.acknowledge(entries[sent - 1].end)
             self._spool.sync()
             if sent < len(entries):
                 return
+
+    def _settle(self) -> bool:
+        """Settle what the entries sent so far left open; ``False`` asks to send them again.
+
+        What a tracker refuses that answers otherwise is a list of names that the next trial of the
+        same stage completes: no reason to hold entries back.
+        """
+        assert self.runs is not None, "an entry was sent"
+        try:
+            self.runs.settle()
+        except Exception as error:  # whatever goes wrong in a tracker must leave the sweep alone
+            logger.warning("tracking: users of stages not written to %s: %s", self._uri, error)
+            if not self.runs.answers():
+                self._retry_at = time.monotonic() + self._pause
+                return False
+        return True
 
     def _send(self, document: Mapping[str, Any]) -> bool:
         """Send one entry; ``False`` asks to try again later."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -163,7 +164,7 @@ def test_users_of_a_stage_are_written_once_for_all_trials_sent_together(root: Pa
         }
 
     assert tags() == {}
-    runs.apply({"op": "settle"})
+    runs.settle()
     assert tags() == {"orchestrator.used_by": "u0 u1 u2", "orchestrator.uses": "3"}
 
 
@@ -273,6 +274,24 @@ def test_entry_that_is_refused_for_good_is_set_aside(
     assert "refused an entry" in caplog.text
     assert '"run": "gone"' in (tmp_path / "spool" / "refused.jsonl").read_text()
     assert tracker.run_id("next")
+
+
+def test_entry_that_fails_again_and_again_does_not_hold_back_the_others(
+    root: Path, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    entry = {"sweep": "stuck", "time": 1000, "run": "t"}
+    start = {**entry, "op": "start", "name": "t", "params": {}, "tags": {}, "texts": {}}
+    damaged = {**entry, "op": "metrics", "rows": [["no time, no step"]]}
+    finish = {**entry, "op": "finish", "status": "COMPLETE", "metrics": {"a": 1.0}}
+    lines = [start, damaged, {**finish, "tags": {}, "stages": {"classify": "k-stuck"}}]
+    (spool / "entries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tracker = opened(root, spool)
+    assert tracker.close(WAIT)
+    (run,) = runs_of(client_of(tracker), "stuck")
+    assert run.data.metrics == {"a": 1.0}
+    assert "no time, no step" in (spool / "refused.jsonl").read_text()
 
 
 def test_host_load_is_sampled(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
