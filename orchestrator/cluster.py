@@ -7,11 +7,14 @@ import importlib
 import logging
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.options import SweepOptions
@@ -19,12 +22,14 @@ if TYPE_CHECKING:
 # Trials that wait for a worker group hold 1/100 of a CPU, and must find it beside its workers.
 TRIAL_CPUS = 0.01
 WORKER_CPUS = 0.9
-# Tune's own loggers write three files per trial; the record, the study and MLflow hold all of it.
 # Ray tells that its token is on, as it should be, at every start.
 TOKEN_LOG = "ray._private.authentication.authentication_token_setup"
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head
 JOIN_SECONDS = 900.0  # set-up builds an environment on each machine
+ANSWER_SECONDS = 10.0  # Ray itself tries for minutes and says why in its own log
+GCS_PORT = 6379
 TUNE_SETTINGS = {
+    # they write three files per trial; the record, the study and MLflow hold all of it
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # a sweep goes on from its study, not from Tune's snapshots
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -45,7 +50,11 @@ def connect_ray(address: str | None, workers: int = 1) -> dict[str, float]:
 
     Returns:
         The cluster's resources, e.g. ``{"CPU": 2.0}``.
+
+    Raises:
+        ConfigError: Nothing answers at the address.
     """
+    check_address(address)
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
@@ -54,15 +63,40 @@ def connect_ray(address: str | None, workers: int = 1) -> dict[str, float]:
     # Tune's log speaks of its own files, which are switched off; the record has every error.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
-        ray.init(
-            address=address,
-            include_dashboard=workers > 1,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=True,
-        )
+        try:
+            ray.init(
+                address=address,
+                include_dashboard=workers > 1,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                configure_logging=True,
+            )
+        except ConnectionError:
+            raise _no_cluster(address, "none is running here") from None
     return {name: float(value) for name, value in ray.cluster_resources().items()}
+
+
+def check_address(address: str | None) -> None:
+    """Refuse a ``host:port`` (or ``ray://host:port``) where nothing answers.
+
+    Raises:
+        ConfigError: Nothing answers, or it is no address.
+    """
+    if address is None or address in ("", "auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").partition(":")
+    try:
+        socket.create_connection((host, int(port or GCS_PORT)), ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str | None, reason: str) -> ConfigError:
+    return ConfigError(
+        f"--address: no Ray cluster answers at '{address}' ({reason}); give HOST:PORT of a head "
+        "that `ray up` or `ray start --head` started, or leave it out to start one here"
+    )
 
 
 def await_machines(say: Callable[[str], None]) -> None:

@@ -14,7 +14,6 @@ from orchestrator.schedulers import check_resources
 from orchestrator.store import StageStore
 from orchestrator.table_order import StartOrder
 from orchestrator.tables import Recipe
-from trainables.errors import ConfigError
 
 
 def run_task(place: dict[str, Any], tree: dict[str, Any], storage: str, gpus: float) -> CellRecord:
@@ -57,13 +56,7 @@ class ClusterRunner:
         """
         import ray
 
-        try:
-            resources = connect_ray(self._address)
-        except ConnectionError:
-            raise ConfigError(
-                f"--address: no Ray cluster answers at '{self._address}'; leave it out to start "
-                "one on this machine, or `ray up` one"
-            ) from None
+        resources = connect_ray(self._address)
         if self._address is None:
             await_machines(self._say)
             resources = {name: float(value) for name, value in ray.cluster_resources().items()}

@@ -1,10 +1,13 @@
-"""A sweep waits for the machines that a cluster's launcher is still starting."""
+"""A sweep finds its cluster, and waits for the machines that a launcher is still starting."""
 
+import socket
 from pathlib import Path
 
+import pytest
 import yaml
 
-from orchestrator.cluster import await_count, machines_of
+from orchestrator.cluster import await_count, check_address, machines_of
+from trainables.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,3 +45,23 @@ def test_what_is_sent_to_the_machines_is_all_that_a_sweep_imports() -> None:
     sent = {Path(source).parts[0] for source in cluster["file_mounts"].values()}
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
     assert packages | {"experiments", "Makefile", "pyproject.toml", "requirements.lock"} <= sent
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_an_address_where_nothing_answers_is_one_line(prefix: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{prefix}127.0.0.1:{server.getsockname()[1]}"
+        check_address(address)
+    with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}'"):
+        check_address(address)
+
+
+@pytest.mark.parametrize("address", ["head:none", "127.0.0.1:66000"])
+def test_what_is_no_address_is_one_line(address: str) -> None:
+    with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}'"):
+        check_address(address)
+
+
+@pytest.mark.parametrize("address", [None, "auto", "local"])
+def test_ray_looks_for_a_cluster_itself_where_no_host_is_named(address: str | None) -> None:
+    check_address(address)
