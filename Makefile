@@ -39,7 +39,7 @@ sweep: $(STAMP)  ## search, compare, retrain the finalists, register and promote
 	$(BIN)/orchestrator sweep $(ARGS)
 
 test: $(STAMP)  ## run all tests; ARGS='-k name' picks some
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 rehearse: $(STAMP)  ## try cluster.yaml on three pretend hosts on this machine (root, minutes)
 	$(BIN)/python tests/rehearsal/rehearse.py
