@@ -312,7 +312,8 @@ class SweepJob:
             if o.metric in record.metrics
         ]
         self.console.print(
-            f"finalist trial {trial.number} on {len(runs)} seeds, test: {'  '.join(shown)}",
+            f"finalist trial {trial.number} on {len(runs)} seed{'s' * (len(runs) > 1)}, test: "
+            f"{'  '.join(shown)}",
             markup=False,
             highlight=False,
             soft_wrap=True,
