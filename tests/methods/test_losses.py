@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from trainables.methods.losses.influence_balanced import InfluenceBalanced
 from trainables.methods.losses.joint import Joint
 from trainables.methods.losses.label_aware_smoothing import LabelAwareSmoothing
 from trainables.methods.losses.label_smoothing import LabelSmoothing
+from trainables.methods.losses.lade import LADE
 from trainables.methods.losses.ldam import LDAM
 from trainables.methods.losses.logit_adjustment import LogitAdjustment
 from trainables.methods.losses.seesaw import Seesaw
@@ -94,6 +96,7 @@ OFFICIAL: dict[str, tuple[Loss, float]] = {
     "cb_focal_b0.9999_g1.0": (ClassBalanced(base="focal", normalize="plain"), 0.0),
     "bot_cb_ce": (ClassBalanced(beta=0.999), 0.0),
     "lift_cb": (ClassBalanced(), 0.0),
+    "lift_lade": (LADE(), 0.0),
     "logit_adjust_loss_tau0.5": (LogitAdjustment(tau=0.5), 0.0),
     "logit_adjust_loss_tau1.0": (LogitAdjustment(), 0.0),
     "bcl_logit_adjust": (LogitAdjustment(), 0.0),
@@ -158,6 +161,27 @@ def test_smoothing_per_class_equals_official_code(case: str) -> None:
     assert isinstance(method, LabelAwareSmoothing)
     smooth = method.smoothing(GOLDEN.inputs(case)["class_counts"])
     torch.testing.assert_close(smooth, GOLDEN.output(case, "smooth"), rtol=1e-9, atol=1e-9)
+
+
+def test_lade_is_balanced_softmax_less_a_bound_per_class() -> None:
+    """The bound once more: classes one by one, sums in plain numbers."""
+    rows, labels = [[0.3, -1.0, 2.0], [1.5, 0.2, -0.4], [0.1, 0.9, 0.0]], [2, 0, 0]
+    counts, regularizer = [5, 3, 2], 0.4
+    total = 0.0
+    for c, n in enumerate(counts):
+        prior = n / sum(counts)
+        own = [row[c] for row, label in zip(rows, labels, strict=True) if label == c]
+        first = sum(own) / len(own) if own else 0.0
+        alike = [row[c] - math.log(prior) - math.log(len(counts)) for row in rows]
+        second = math.log(sum(math.exp(z) for z in alike) / len(rows))
+        total += prior * (first - second - regularizer * second**2)
+    given = {
+        "logits": torch.tensor(rows, dtype=torch.float64),
+        "labels": torch.tensor(labels),
+        "class_counts": torch.tensor(counts),
+    }
+    found = LADE(weight=0.7, regularizer=regularizer)(**given)
+    assert float(found - BalancedSoftmax()(**given)) == pytest.approx(-0.7 * total, abs=1e-7)
 
 
 # --- slow oracles: the formula once more, sample by sample --------------------------------------
