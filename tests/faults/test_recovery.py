@@ -33,6 +33,13 @@ def base() -> Experiment:
     )
 
 
+def empty_record(base: Experiment) -> SweepRecord:
+    return SweepRecord(
+        name="s", study="full", started="2026-01-01T00:00:00+00:00",
+        experiment=base.model_dump(mode="json"), objectives=[OBJECTIVE], environment={},
+    )  # fmt: skip
+
+
 def test_what_the_study_knows_is_put_into_the_record(base: Experiment, tmp_path: Path) -> None:
     folder, storage = tmp_path / "sweeps" / "s", str(tmp_path)
     searcher = StudySearcher(
@@ -47,10 +54,7 @@ def test_what_the_study_knows_is_put_into_the_record(base: Experiment, tmp_path:
     searcher.on_trial_complete("ray-a", done)
     searcher.on_trial_complete("ray-b", {FIDELITY.metric: 0.25, "epoch": 1})
     searcher.on_trial_complete("ray-c", {OBJECTIVE.metric: math.nan, "completed": 1.0})
-    record = SweepRecord(
-        name="s", study="full", started="2026-01-01T00:00:00+00:00",
-        experiment=base.model_dump(mode="json"), objectives=[OBJECTIVE], environment={},
-    )  # fmt: skip
+    record = empty_record(base)
     tracker = Tracker.open(None, tmp_path, "orchestrator", folder / "spool")
     try:
         tracker.start_sweep("s", params={}, tags={})
@@ -91,10 +95,7 @@ def test_a_rung_that_the_study_knows_is_put_into_the_record(
     recipe = assign(base, {**below["params"], **below["rung"]})
     outcome = execute(recipe, StageStore(storage), Context(seed=recipe.seed))
     searcher.on_trial_complete("ray-a", {**outcome.metrics, "completed": 1.0, "epoch": 2})
-    record = SweepRecord(
-        name="s", study="full", started="2026-01-01T00:00:00+00:00",
-        experiment=base.model_dump(mode="json"), objectives=[OBJECTIVE], environment={},
-    )  # fmt: skip
+    record = empty_record(base)
     tracker = Tracker.open(None, tmp_path, "orchestrator", folder / "spool")
     try:
         tracker.start_sweep("s", params={}, tags={})

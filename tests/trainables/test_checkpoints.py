@@ -12,11 +12,10 @@ import torch
 
 from trainables.checkpoints import decided
 from trainables.context import Context
-from trainables.data import Views, build_views
-from trainables.experiment import Experiment, Training, load_experiment
+from trainables.data import Views
+from trainables.experiment import Experiment, Training
 from trainables.loop import Group, fit
 from trainables.pipeline import plan, run_step
-from trainables.settings import assign
 
 SMALL = {
     "classify.training.epochs": 4,
@@ -50,16 +49,6 @@ class Listener:
         self.reports.append((epoch, dict(metrics)))
         if len(self.reports) == self.dies_at:
             raise KilledError
-
-
-@pytest.fixture(scope="module")
-def base() -> Experiment:
-    return assign(load_experiment("experiments/digits.yaml"), SMALL)
-
-
-@pytest.fixture(scope="module")
-def views(base: Experiment) -> Views:
-    return build_views(base.data)
 
 
 @pytest.fixture(scope="module")

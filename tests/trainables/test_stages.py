@@ -24,16 +24,6 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def base() -> Experiment:
-    return assign(load_experiment("experiments/digits.yaml"), SMALL)
-
-
-@pytest.fixture(scope="module")
-def views(base: Experiment) -> Views:
-    return build_views(base.data)
-
-
-@pytest.fixture(scope="module")
 def artifacts(base: Experiment, views: Views) -> dict[str, Any]:
     return run(base, Context(), views=views)
 

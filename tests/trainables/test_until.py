@@ -9,9 +9,9 @@ import torch
 
 from trainables.checkpoints import newest_epoch
 from trainables.context import Context
-from trainables.data import Views, build_views
+from trainables.data import Views
 from trainables.errors import ConfigError
-from trainables.experiment import Experiment, load_experiment
+from trainables.experiment import Experiment
 from trainables.pipeline import describe, plan, run_step, step_key, whole
 from trainables.settings import assign, build, flatten
 
@@ -27,16 +27,6 @@ SMALL = {
     "pretrain.training.batch_size": 64,
 }
 Reports = list[tuple[int, dict[str, float]]]
-
-
-@pytest.fixture(scope="module")
-def base() -> Experiment:
-    return assign(load_experiment("experiments/digits.yaml"), SMALL)
-
-
-@pytest.fixture(scope="module")
-def views(base: Experiment) -> Views:
-    return build_views(base.data)
 
 
 def train(
