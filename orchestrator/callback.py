@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import NodeDiedError, RayActorError, RayTaskError, WorkerCrashedError
 
 from orchestrator.packed import unpack
 from orchestrator.progress import SweepDisplay
@@ -29,6 +32,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         folder: Where the record is saved.
         tracker: Where runs are logged.
         display: Where progress is shown.
+        try_again: Called with the number of a trial whose worker died; says whether its recipe
+            will be tried again in its place.
     """
 
     def __init__(
@@ -38,10 +43,12 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         folder: Path,
         tracker: Tracker,
         display: SweepDisplay,
+        try_again: Callable[[int], bool],
     ) -> None:
         self.record, self.base, self.folder = record, base, folder
-        self.tracker, self.display = tracker, display
+        self.tracker, self.display, self.try_again = tracker, display, try_again
         self._save_at = 0.0
+        self._recipes: dict[int, Experiment] = {}  # of running trials, by number
         self.known_stages = {u.key for t in record.trials for u in t.stages}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,7 +58,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note a trial that begins."""
         entry = self._entry(trial)
-        recipe = assign(self.base, entry.changes)
+        recipe = self._recipes[entry.number] = assign(self.base, entry.changes)
         self.tracker.start_trial(
             entry.trial_id,
             entry.number,
@@ -77,9 +84,12 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self._finish(entry)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note a trial that raised."""
+        """Note a trial that raised, or give up one whose worker died for another try."""
         entry = self._entry(trial)
         entry.state, entry.error = "FAIL", last_line(trial)
+        if worker_died(trial) and self.try_again(entry.number):
+            entry.error = "its worker died; the recipe is tried again"
+            self.record.trials.remove(entry)
         self._finish(entry)
 
     def _entry(self, trial: Any) -> TrialRecord:
@@ -99,7 +109,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         return entry
 
     def _finish(self, entry: TrialRecord) -> None:
-        record_stages(self.tracker, entry, assign(self.base, entry.changes), self.known_stages)
+        recipe = self._recipes.pop(entry.number, None) or assign(self.base, entry.changes)
+        record_stages(self.tracker, entry, recipe, self.known_stages)
         self.tracker.finish_trial(entry)
         self._save(entry)
         self.display.trial_finished(entry)
@@ -132,6 +143,20 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
         for name, value in result.items()
         if "/" in name and isinstance(value, int | float) and math.isfinite(value)
     }
+
+
+def worker_died(trial: Any) -> bool:
+    """Say whether a trial failed because its process or its host was lost, not by its recipe."""
+    path = Path(trial.pickled_error_file) if trial.pickled_error_file else None
+    if path is None or not path.is_file():
+        return False
+    try:
+        error = pickle.loads(path.read_bytes())  # this process wrote it just now
+    except Exception:  # Ray's own errors come back whole: it is one of the recipe's
+        return False
+    if isinstance(error, RayTaskError):
+        error = error.cause
+    return isinstance(error, RayActorError | NodeDiedError | WorkerCrashedError)
 
 
 def last_line(trial: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.callback import numbers, record_stages
 from orchestrator.execute import execute
 from orchestrator.records import SweepRecord, TrialRecord
+from orchestrator.search import superseded
 from orchestrator.store import StageStore
 from orchestrator.tracking import Tracker
 from trainables.context import Context
@@ -51,9 +52,10 @@ def recover(
     known = {trial.number for trial in record.trials}
     seen = {use.key for trial in record.trials for use in trial.stages}
     found = []
-    for trial in searcher.study.get_trials(deepcopy=False):
-        ended = trial.state.name in STATES and not trial.user_attrs.get("superseded")
-        if not ended or trial.number in known:
+    trials = searcher.study.get_trials(deepcopy=False)
+    known |= superseded(trials)
+    for trial in trials:
+        if trial.state.name not in STATES or trial.number in known:
             continue
         entry = _rebuild(trial, searcher, base, storage)
         logger.warning("trial %d was not in the record: added from the study", trial.number)

@@ -36,7 +36,7 @@ from trainables.settings import assign
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3  # a recipe during which the driver died this often is not tried again
+MAX_ATTEMPTS = 3  # a recipe during which driver or worker died this often is not tried again
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -116,7 +116,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def remaining(self) -> int:
         """How many trials are still to be asked for."""
         trials = self.study.get_trials(deepcopy=False)
-        return max(0, self.num_trials - sum(_counts(trial) for trial in trials))
+        waiting = {trial.number for trial in trials if trial.state is TrialState.WAITING}
+        return max(0, self.num_trials - len(trials) + len(waiting | superseded(trials)))
 
     def _open(self) -> Study:
         """Open the journal, and settle what an earlier run left behind."""
@@ -159,16 +160,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         for trial in trials:
             if trial.state is not TrialState.RUNNING or trial.number in live:
                 continue
-            params = trial.system_attrs.get("fixed_params", {}) | trial.params
             attempt = trial.user_attrs.get("attempt", 0) + driver_died
-            again = attempt < MAX_ATTEMPTS and trial.number not in retried
-            if again and params:  # enqueued first: a kill between the two loses nothing
-                attributes = {RETRY_OF: trial.number, "attempt": attempt, **place_of(trial)}
-                study.enqueue_trial(params, user_attrs=attributes)
+            if trial.number not in retried:  # enqueued first: a kill on the way loses nothing
+                _enqueue_again(study, trial, attempt)
             if attempt < MAX_ATTEMPTS:
                 self._note(study, trial.number, superseded=True)
             self._note(study, trial.number, reason=f"the driver ended while it ran ({attempt})")
             study.tell(trial.number, state=TrialState.FAIL)
+
+    def try_again(self, number: int) -> bool:
+        """Enqueue the recipe of a failed trial whose worker died; say whether it will be tried.
+
+        It will not after `MAX_ATTEMPTS`: the recipe may be what kills workers.
+        """
+        trial = self.study.get_trials(deepcopy=False)[number]
+        return _enqueue_again(self.study, trial, trial.user_attrs.get("attempt", 0) + 1)
 
     def close(self) -> None:
         """End this run: trials that are still running will be tried again by the next one."""
@@ -188,8 +194,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             ConfigError: The space gave a recipe that the schema refuses, or a choice that the
                 study was started with is gone.
         """
-        if self.remaining == 0:
-            return str(Searcher.FINISHED)
+        if self.remaining == 0:  # a trial that runs may be lost, and is then tried again
+            return None if self._numbers else str(Searcher.FINISHED)
         if self.ladder is None:
             return self._new(trial_id)
         turn = self.ladder.turn(self.study.get_trials(deepcopy=False), self.remaining)
@@ -328,9 +334,20 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return self.__dict__ | {"_study": None, "_storage": None, "_claim": None}
 
 
-def _counts(trial: FrozenTrial) -> bool:
-    """Say whether a trial is one of the asked number: not one that is waiting, or tried again."""
-    return trial.state is not TrialState.WAITING and not trial.user_attrs.get("superseded")
+def superseded(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Return the numbers of lost trials that do not count: another one is tried in their place."""
+    again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    return {t.number for t in trials if t.number in again or t.user_attrs.get("superseded")}
+
+
+def _enqueue_again(study: Study, trial: FrozenTrial, attempt: int) -> bool:
+    """Enqueue a lost trial's recipe on its rung, unless it was lost too often."""
+    params = trial.system_attrs.get("fixed_params", {}) | trial.params
+    if attempt >= MAX_ATTEMPTS or not params:
+        return False
+    attributes = {RETRY_OF: trial.number, "attempt": attempt, **place_of(trial)}
+    study.enqueue_trial(params, user_attrs=attributes)
+    return True
 
 
 def _derive(seed: int, drawn: int) -> int:

@@ -213,7 +213,9 @@ class SweepJob:
             max_epochs=self.base.classify.training.epochs + 1,
             folder=self.folder,
         )
-        callback = SweepCallback(self.record, self.base, self.folder, self.tracker, display)
+        callback = SweepCallback(
+            self.record, self.base, self.folder, self.tracker, display, searcher.try_again
+        )
         return tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(run_trial, spec=spec),
@@ -222,7 +224,7 @@ class SweepJob:
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
-                num_samples=searcher.remaining,
+                num_samples=-1,  # the searcher ends it: a recipe whose worker died comes again
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",

@@ -33,7 +33,7 @@ def judge(
         fidelity: What a stopped trial must not have a NaN of.
     """
     if error:
-        return Verdict(TrialState.FAIL, reason="it raised an error")
+        return Verdict(TrialState.FAIL, reason="it raised an error, or its worker died")
     if not result:
         return Verdict(TrialState.FAIL, reason="it ended before its first report")
     values = [number_of(result.get(o.metric)) for o in objectives]

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.records import SweepRecord
 from orchestrator.schedulers import FILE as RUNGS
+from orchestrator.search import superseded
 from orchestrator.sweep import INTERRUPTED
 
 pytestmark = pytest.mark.slow
@@ -64,13 +65,13 @@ ENDINGS = (kill, interrupt, kill)
 
 
 @contextlib.contextmanager
-def sweep(storage: Path) -> Iterator[subprocess.Popen[bytes]]:
+def sweep(storage: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         environment.pop(name, None)
     with (storage / "output.txt").open("ab") as output:
         process = subprocess.Popen(
-            [*COMMAND, "--storage", str(storage)],
+            [*COMMAND, *more, "--storage", str(storage)],
             cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
@@ -94,7 +95,9 @@ def trials(storage: Path) -> list[FrozenTrial]:
 
 
 def counted(storage: Path) -> list[FrozenTrial]:
-    return [t for t in trials(storage) if not t.user_attrs.get("superseded")]
+    found = trials(storage)
+    lost = superseded(found)
+    return [trial for trial in found if trial.number not in lost]
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:

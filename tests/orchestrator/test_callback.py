@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
 from rich.console import Console
 
 from orchestrator.callback import SweepCallback
@@ -37,7 +39,7 @@ def callback(record: SweepRecord, tmp_path: Path) -> Iterator[SweepCallback]:
     # nobody listens at port 9: what is tracked stays in the spool
     tracker = Tracker.open("http://127.0.0.1:9", tmp_path, "noted", tmp_path / "spool")
     display = SweepDisplay(record, 9, Console(quiet=True))
-    yield SweepCallback(record, Experiment(), tmp_path, tracker, display)
+    yield SweepCallback(record, Experiment(), tmp_path, tracker, display, lambda number: number < 9)
     tracker.close(timeout=0.1)
 
 
@@ -49,6 +51,7 @@ def ended(number: int, *, reused: bool) -> Any:
         trial_id=f"ray{number}",
         config={"trial_number": number, "params": {}},
         error_file=None,
+        pickled_error_file=None,
         last_result={METRIC: 0.5, "completed": 1.0, "seconds": 2.5, **pack(inside)},
     )
 
@@ -59,6 +62,37 @@ def test_record_has_what_a_trial_packed(callback: SweepCallback, record: SweepRe
     assert (entry.state, entry.seconds) == ("COMPLETE", 2.5)
     assert entry.metrics == {METRIC: 0.5, "evaluate/other": 0.25}
     assert [use.key for use in entry.stages] == ["k0"]
+
+
+def failed(number: int, error: Exception, folder: Path) -> Any:
+    """Return what Tune shows of a trial that ended with this error."""
+    trial = ended(number, reused=False)
+    trial.pickled_error_file = str(folder / f"{number}.pkl")
+    Path(trial.pickled_error_file).write_bytes(pickle.dumps(error))
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "kept"),
+    [
+        (5, ActorDiedError(), []),
+        (5, RayTaskError("train", "its traceback", NodeDiedError("host lost")), []),
+        (5, RayTaskError("train", "its traceback", ValueError("loss is NaN")), [5]),
+        (9, ActorDiedError(), [9]),  # not tried again: it was lost too often
+    ],
+)
+def test_a_trial_whose_worker_died_leaves_the_record_to_the_one_in_its_place(
+    callback: SweepCallback,
+    record: SweepRecord,
+    tmp_path: Path,
+    number: int,
+    error: Exception,
+    kept: list[int],
+) -> None:
+    callback.on_trial_error(1, [], failed(number, error, tmp_path))
+    assert [trial.number for trial in record.trials] == kept
+    assert all(trial.state == "FAIL" for trial in record.trials)
+    assert SweepRecord.load(tmp_path).trials == record.trials
 
 
 def computes(callback: SweepCallback) -> None:

@@ -22,7 +22,7 @@ from orchestrator.journal import SweepJournal
 from orchestrator.records import Objective
 from orchestrator.sampler import GroupedTPE, group_of
 from orchestrator.schedulers import make_scheduler
-from orchestrator.search import StudySearcher
+from orchestrator.search import MAX_ATTEMPTS, StudySearcher, superseded
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
 from trainables.methods.losses import Loss
@@ -101,8 +101,40 @@ def test_it_ends_after_the_asked_number(searcher: Any) -> None:
     search = searcher(num_trials=3)
     names = ["a", "b", "c"]
     assert all(search.suggest(name) != FINISHED for name in names)
-    assert search.suggest("d") == FINISHED
     assert search.remaining == 0
+    assert search.suggest("d") is None, "one that runs may be lost"
+    for name in names:
+        finish(search, name, accuracy=0.5)
+    assert search.suggest("d") == FINISHED
+
+
+@pytest.mark.parametrize("trials", [1, 4])
+def test_a_trial_whose_worker_died_is_tried_again_in_its_place(searcher: Any, trials: int) -> None:
+    search = searcher(num_trials=trials)
+    first = search.suggest("a")
+    search.on_trial_complete("a", error=True)
+    assert search.remaining == trials - 1
+    assert search.try_again(0)
+    assert search.remaining == trials
+    assert search.suggest("b") == {"trial_number": 1, "params": first["params"]}
+    lost, retry = search.study.get_trials()
+    assert lost.state is TrialState.FAIL
+    assert superseded([lost, retry]) == {0}
+    assert (retry.user_attrs["retry_of"], retry.user_attrs["attempt"]) == (0, 1)
+    finish(search, "b", accuracy=0.5)
+    assert run_all(search, "c") == trials - 1
+
+
+def test_a_recipe_that_kills_its_workers_is_given_up(searcher: Any) -> None:
+    search = searcher(num_trials=2)
+    for number in range(MAX_ATTEMPTS):
+        assert search.suggest(f"ray_{number}")["trial_number"] == number
+        search.on_trial_complete(f"ray_{number}", error=True)
+        assert search.try_again(number) == (number < MAX_ATTEMPTS - 1)
+    assert search.remaining == 1
+    params = [search.params(number) for number in range(MAX_ATTEMPTS)]
+    assert params == params[:1] * MAX_ATTEMPTS
+    assert run_all(search, "b") == 1
 
 
 def test_complete_trials_carry_value_and_links(searcher: Any) -> None:
