@@ -73,15 +73,15 @@ def _from_hsv(turn: Tensor, part: Tensor, value: Tensor, dtype: torch.dtype) -> 
     return (torch.stack(channels, dim=1) * (256.0 - 1e-3)).clamp_(0, 255).to(dtype)
 
 
-def posterize(images: Tensor, bits: int) -> Tensor:
-    """Keep the highest ``bits`` bits of each pixel."""
-    kept: Tensor = images & (256 - 2 ** (8 - bits))
-    return kept
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    """Keep the highest ``bits`` bits of each pixel; int64 ``[B]``."""
+    mask = 256 - torch.ones_like(bits).bitwise_left_shift(8 - bits)
+    return images & mask.to(images.dtype).view(-1, 1, 1, 1)
 
 
-def solarize(images: Tensor, threshold: float) -> Tensor:
-    """Invert pixels of at least ``threshold``."""
-    return torch.where(images >= threshold, 255 - images, images)
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    """Invert pixels of at least ``threshold`` ``[B]``."""
+    return torch.where(images >= threshold.view(-1, 1, 1, 1), 255 - images, images)
 
 
 def autocontrast(images: Tensor) -> Tensor:
@@ -119,6 +119,7 @@ def _gray(images: Tensor) -> Tensor:
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     """Return ``factor * images + (1 - factor) * other``, cut off to uint8."""
-    weight = factor.float().view(-1, 1, 1, 1)
-    mixed = weight * images.float() + (1.0 - weight) * other
+    # a factor of float64 keeps its digits in the difference, as a number does in torchvision
+    own, rest = (part.float().view(-1, 1, 1, 1) for part in (factor, 1.0 - factor))
+    mixed = own * images.float() + rest * other
     return mixed.clamp_(0, 255).to(images.dtype)

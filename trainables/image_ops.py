@@ -172,13 +172,14 @@ def _source_positions(size: int, start: Tensor, length: Tensor) -> Tensor:
     return start[:, None] + torch.minimum(inside, length[:, None] - 1)
 
 
-def affine(images: Tensor, matrices: Tensor) -> Tensor:
-    """Move pixels by one affine map per image, nearest pixel, black outside.
+def affine(images: Tensor, matrices: Tensor, *, fill: int = 0) -> Tensor:
+    """Move pixels by one affine map per image, nearest pixel.
 
     Args:
         images: ``[B, 3, H, W]``.
         matrices: From output to input coordinates ``[B, 2, 3]``, in pixels from the centre, as
             torchvision's ``affine`` computes them.
+        fill: Of each channel outside of the image, 0 to 255.
     """
     height, width = images.shape[2:]
     device = images.device
@@ -193,6 +194,6 @@ def affine(images: Tensor, matrices: Tensor) -> Tensor:
     grid = base @ (matrices.to(device).transpose(1, 2) / half)
     grid = grid.view(len(images), height, width, 2)
     moved = grid_sample(
-        images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
+        images.float() - fill, grid, mode="nearest", padding_mode="zeros", align_corners=False
     )
-    return moved.to(images.dtype)
+    return (moved + fill).to(images.dtype)

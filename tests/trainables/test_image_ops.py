@@ -8,12 +8,15 @@ import pytest
 import torch
 from torchvision import transforms
 from torchvision.transforms import functional as official
+from torchvision.transforms.autoaugment import AutoAugment as OfficialAutoAugment
+from torchvision.transforms.autoaugment import AutoAugmentPolicy, _apply_op
 from torchvision.transforms.autoaugment import RandAugment as OfficialRandAugment
-from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.functional import InterpolationMode
 
-from trainables import color_ops, image_ops
-from trainables.rand_augment_ops import NUM_OPERATIONS, apply_operations
+from trainables import augment_ops, color_ops, image_ops
+from trainables.augment_ops import apply_operations, signed
+from trainables.methods.augmentations.auto_augment import SUB_POLICIES, AutoAugment
+from trainables.methods.augmentations.rand_augment import NUM_OPERATIONS
 
 NAMES = (
     "Identity",
@@ -30,6 +33,7 @@ NAMES = (
     "Solarize",
     "AutoContrast",
     "Equalize",
+    "Invert",
 )
 
 
@@ -109,13 +113,24 @@ def test_grayscale_equals_torchvision_where_chosen() -> None:
 @pytest.mark.parametrize("bits", [0, 1, 4, 7, 8])
 def test_posterize_equals_torchvision(bits: int) -> None:
     wanted = official.posterize(batch(), bits) if bits else torch.zeros_like(batch())
-    assert torch.equal(color_ops.posterize(batch(), bits), wanted)
+    assert torch.equal(color_ops.posterize(batch(), torch.full((12,), bits)), wanted)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 100.5, 128.0, 255.0])
 def test_solarize_equals_torchvision(threshold: float) -> None:
     wanted = official.solarize(batch(), threshold)
-    assert torch.equal(color_ops.solarize(batch(), threshold), wanted)
+    assert torch.equal(color_ops.solarize(batch(), torch.full((12,), threshold)), wanted)
+
+
+def test_each_image_is_posterized_and_solarized_by_its_own_number() -> None:
+    images = batch()
+    bits, thresholds = torch.arange(12) % 9, torch.linspace(0, 255, 12)
+    posterized = color_ops.posterize(images, bits)
+    solarized = color_ops.solarize(images, thresholds)
+    for n, image in enumerate(images):
+        wanted = official.posterize(image, int(bits[n])) if bits[n] else torch.zeros_like(image)
+        assert torch.equal(posterized[n], wanted)
+        assert torch.equal(solarized[n], official.solarize(image, float(thresholds[n])))
 
 
 def test_autocontrast_and_equalize_equal_torchvision() -> None:
@@ -172,16 +187,16 @@ def test_cutout_blackens_a_clipped_square() -> None:
 @pytest.mark.parametrize("size", [(32, 32), (8, 8), (12, 20)])
 def test_rand_augment_operations_equal_torchvision(magnitude: int, size: tuple[int, int]) -> None:
     space = OfficialRandAugment()._augmentation_space(31, size)
-    assert tuple(space) == NAMES
+    assert tuple(space) == NAMES[:NUM_OPERATIONS]
     images = batch(2 * NUM_OPERATIONS, *size)
     operations = torch.arange(NUM_OPERATIONS).repeat(2)
     negative = torch.arange(2 * NUM_OPERATIONS) >= NUM_OPERATIONS
-    found = apply_operations(images, operations, negative, magnitude)
+    found = apply_operations(images, operations, signed(magnitude / 30, negative))
     for n, image in enumerate(images):
         name = NAMES[int(operations[n])]
-        values, signed = space[name]
+        values, has_sign = space[name]
         value = float(values[magnitude]) if values.ndim else 0.0
-        value = -value if signed and negative[n] else value
+        value = -value if has_sign and negative[n] else value
         wanted = _apply_op(image, name, value, InterpolationMode.NEAREST, None)
         difference = (found[n].int() - wanted.int()).abs()
         if name in ("ShearX", "ShearY", "Rotate"):
@@ -189,6 +204,56 @@ def test_rand_augment_operations_equal_torchvision(magnitude: int, size: tuple[i
             assert (difference > 0).float().mean() < 0.02, name
         else:
             assert difference.max() <= 1, name
+
+
+class ExactAutoAugment(OfficialAutoAugment):  # type: ignore[misc]
+    """Torchvision's, with given draws, and strengths that were not rounded to float32."""
+
+    draws: tuple[int, torch.Tensor, torch.Tensor]
+
+    def get_params(self, transform_num: int) -> tuple[int, torch.Tensor, torch.Tensor]:
+        assert transform_num == 25
+        return self.draws
+
+    def _augmentation_space(
+        self, num_bins: int, image_size: tuple[int, int]
+    ) -> dict[str, tuple[torch.Tensor, bool]]:
+        space: dict[str, tuple[torch.Tensor, bool]]
+        space = super()._augmentation_space(num_bins, image_size)
+        ends = dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), 0.9)
+        ends |= {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0}
+        ends |= {"TranslateX": 150 / 331 * image_size[1], "TranslateY": 150 / 331 * image_size[0]}
+        for name, end in ends.items():
+            rounded, has_sign = space[name]
+            exact = torch.linspace(0, end, num_bins, dtype=torch.float64)
+            assert torch.allclose(rounded.double(), exact, atol=0, rtol=1e-6)
+            space[name] = exact, has_sign
+        return space
+
+
+def test_sub_policies_are_those_of_torchvision() -> None:
+    names = dict(zip(NAMES, augment_ops.NAMES, strict=True))
+    for ours, theirs in zip(
+        SUB_POLICIES, OfficialAutoAugment(AutoAugmentPolicy.CIFAR10).policies, strict=True
+    ):
+        assert ours == tuple((names[name], p, level or 0) for name, p, level in theirs)
+
+
+@pytest.mark.parametrize("fill", [0, 128])
+@pytest.mark.parametrize("size", [(32, 32), (8, 8), (12, 20)])
+def test_sub_policies_equal_torchvision_bit_for_bit(size: tuple[int, int], fill: int) -> None:
+    count = 25 * 12
+    images = batch(count, *size)
+    policies = torch.arange(count) % 25
+    chances = torch.rand(2, count, generator=seeded(1)) * 0.95
+    negative = torch.randint(2, (2, count), generator=seeded(2)).bool()
+    found = AutoAugment(fill=fill).changed(
+        images, policies=policies, chances=chances, negative=negative
+    )
+    theirs = ExactAutoAugment(AutoAugmentPolicy.CIFAR10, fill=[float(fill)] * 3)
+    for n, image in enumerate(images):
+        theirs.draws = int(policies[n]), chances[:, n], (~negative[:, n]).long()
+        assert torch.equal(found[n], theirs(image)), SUB_POLICIES[n % 25]
 
 
 @pytest.mark.parametrize("part", [0.0, 0.4, 1.0])

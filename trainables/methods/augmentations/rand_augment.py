@@ -9,6 +9,9 @@ from trainables.methods.augmentations import Augmentation
 from trainables.methods.augmentations.crop_flip import CropFlip
 from trainables.methods.method import Range
 
+NUM_OPERATIONS = 14  # all of `trainables.augment_ops` but the inversion
+STRONGEST = 30
+
 
 class RandAugment(Augmentation):
     """Crop and flip, then random operations of one strength, drawn per sample.
@@ -46,12 +49,13 @@ class RandAugment(Augmentation):
     flip: bool = True
 
     def __call__(self, *, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        from trainables.rand_augment_ops import NUM_OPERATIONS, apply_operations
+        from trainables.augment_ops import apply_operations, signed
 
         images = CropFlip(padding=self.padding, flip=self.flip)(images=images, generator=generator)
         shape, place = (self.num_ops, len(images)), generator.device
         operations = torch.randint(NUM_OPERATIONS, shape, generator=generator, device=place)
         negative = torch.randint(2, shape, generator=generator, device=place).bool()
+        strengths = signed(self.magnitude / STRONGEST, negative)
         for turn in range(self.num_ops):
-            images = apply_operations(images, operations[turn], negative[turn], self.magnitude)
+            images = apply_operations(images, operations[turn], strengths[turn])
         return images
