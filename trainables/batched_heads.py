@@ -26,8 +26,9 @@ from trainables.head_stacks import (
 from trainables.head_training import HeadJob, ScaledLinear, diverged, half_cosine, train_job
 from trainables.modules import CausalNormHead, CosineHead, LinearHead, MLPHead
 
-# Logits of a step that stay in a core's own cache: more heads are trained in several turns.
-LOGITS_AT_ONCE = 2**19
+# Logits of a step, more heads are trained in several turns: on a CPU they stay in a core's own
+# cache; a GPU gains from width, and 2**26 take 256 MB.
+LOGITS_AT_ONCE, LOGITS_AT_ONCE_ON_GPU = 2**19, 2**26
 STACKS: dict[type[nn.Module], type[Any]] = {
     LinearHead: LinearStack,
     CosineHead: CosineStack,
@@ -62,7 +63,7 @@ def train_heads(
         if group.kind is None or len(members) == 1:
             trained = [_alone(job, features, labels) for job in members]
         else:
-            width = at_once or _width(members[0])
+            width = at_once or _width(members[0], on_cpu=features.device.type == "cpu")
             trained = []
             for start in range(0, len(members), width):
                 part = members[start : start + width]
@@ -149,10 +150,11 @@ def _content(*tensors: Tensor) -> tuple[float, ...]:
     return tuple(number for tensor in tensors for number in tensor.flatten().tolist())
 
 
-def _width(job: HeadJob) -> int:
-    """Return how many heads share a step: as many as keep the logits in the cache."""
+def _width(job: HeadJob, *, on_cpu: bool) -> int:
+    """Return how many heads share a step: as many as the logits leave room for."""
     classes = max(p.shape[0] for p in job.module.parameters() if p.ndim)
-    return max(16, LOGITS_AT_ONCE // max(1, job.batch_size * classes))
+    room = LOGITS_AT_ONCE if on_cpu else LOGITS_AT_ONCE_ON_GPU
+    return max(16, room // max(1, job.batch_size * classes))
 
 
 def _alone(job: HeadJob, features: Tensor, labels: Tensor) -> nn.Module | ArithmeticError:
@@ -168,7 +170,8 @@ def _together(
     jobs: Sequence[HeadJob], kind: type[Any], inputs: Tensor, labels: Tensor
 ) -> list[nn.Module | ArithmeticError]:
     """Train jobs whose draws begin alike; a head leaves when its draws end."""
-    state, draws, size = _start(jobs, kind, inputs), jobs[0].draws, jobs[0].batch_size
+    state, size = _start(jobs, kind, inputs), jobs[0].batch_size
+    draws = jobs[0].draws.to(inputs.device)
     done = 0
     for length in sorted({len(job.draws) for job in jobs}):
         fractions = _fractions(state, range(done, length // size))

@@ -38,6 +38,7 @@ def most_stable_weights(
     epochs: Iterable[tuple[Tensor, Tensor]],
     num_experts: int,
     *,
+    device: torch.device | str = "cpu",
     batch_size: int,
     lr: float,
     weight_decay: float,
@@ -50,12 +51,14 @@ def most_stable_weights(
     Args:
         epochs: Per pass two views of all images in one order, ``[N, E, C]`` each.
         num_experts: E.
+        device: Where the views are.
         batch_size: Images per step.
         lr: Learning rate.
         weight_decay: L2 penalty on the numbers below the softmax.
         smallest: No further pass where a weight is below this: one expert would win all.
     """
-    scores = nn.Parameter(torch.full((num_experts,), 1 / num_experts, dtype=torch.float64))
+    start = torch.full((num_experts,), 1 / num_experts, dtype=torch.float64, device=device)
+    scores = nn.Parameter(start)
     optimizer = LeanSGD(
         [{"params": [scores], "lr": lr}],
         momentum=MOMENTUM,

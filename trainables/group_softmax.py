@@ -29,7 +29,8 @@ def count_groups(class_counts: Tensor, edges: Sequence[int]) -> Tensor:
         >>> count_groups(torch.tensor([2000, 150, 120, 0, 3]), (10, 100, 1000))
         tensor([2, 1, 1, 0, 0])
     """
-    group = torch.bucketize(filled_counts(class_counts), torch.tensor(edges).double(), right=True)
+    limits = torch.tensor(edges, dtype=torch.float64, device=class_counts.device)
+    group = torch.bucketize(filled_counts(class_counts), limits, right=True)
     numbered: Tensor = torch.unique(group, return_inverse=True)[1]
     return numbered
 
@@ -52,36 +53,35 @@ def group_loss(logits: GroupLogits, group: Tensor, labels: Tensor, kept: Tensor)
         labels: ``[B]`` int64; -1 is a class of no group.
         kept: Which samples count in which group, bool ``[B, G]``. A group without any gives 0.
     """
-    member = labels >= 0
-    rows = torch.arange(len(labels), device=labels.device)[member]
-    own = labels[member]
-    target = logits.others.index_put((rows, group[own]), logits.classes[rows, own])
+    # without a list of the members: a GPU would be waited for to count it
+    own = labels.clamp(min=0)[:, None]
+    place = group[own]
+    chosen = torch.where(
+        labels[:, None] >= 0, logits.classes.gather(1, own), logits.others.gather(1, place)
+    )
+    target = logits.others.scatter(1, place, chosen)
     each = (group_normalizers(logits, group) - target) * kept
     return (each.sum(0) / kept.sum(0).clamp(min=1)).sum()
 
 
-def keep_others(
-    member_group: Tensor, num_groups: int, ratio: float, generator: torch.Generator
-) -> Tensor:
+def keep_others(member_group: Tensor, ratio: float, uniforms: Tensor) -> Tensor:
     """Return which samples count in which group, bool ``[B, G]``.
 
-    All members count, and for each member ``ratio`` others at most, drawn anew; a group that has no
-    member in the batch learns nothing from it.
+    All members count, and for each member ``ratio`` others at most, those with the smallest
+    numbers; a group that has no member in the batch learns nothing from it.
 
     Args:
         member_group: Group of each sample ``[B]``.
-        num_groups: G.
         ratio: Others per member, >= 0.
-        generator: CPU generator.
+        uniforms: A number drawn in [0, 1) for each sample in each group ``[B, G]``.
 
     Example:
         >>> groups = torch.tensor([0, 1, 1, 1, 1])
-        >>> keep_others(groups, 3, 1.0, torch.Generator().manual_seed(0)).sum(0).tolist()
+        >>> keep_others(groups, 1.0, torch.rand(5, 3)).sum(0).tolist()
         [2, 5, 0]
     """
-    member = member_group[:, None] == torch.arange(num_groups, device=member_group.device)
-    order = torch.rand(member.shape, generator=generator).to(member.device)
-    rank = order.masked_fill(member, -1.0).argsort(dim=0).argsort(dim=0)
+    member = member_group[:, None] == torch.arange(uniforms.shape[1], device=uniforms.device)
+    rank = uniforms.masked_fill(member, -1.0).argsort(dim=0).argsort(dim=0)
     members = member.sum(0)
     return rank < members + (members * ratio).floor()
 

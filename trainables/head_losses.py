@@ -198,7 +198,8 @@ class LossStack:
         """Return what each sample's classification loss counts: ``[B, 1, K]`` or less."""
         part = 1.0 if self.distillation is None else 1 - self.distillation
         if self.weights is None:
-            return self._like.new_tensor(1 / len(labels)) * part
+            # filled where it is needed: a number that is copied to a GPU waits for it
+            return self._like.new_full((), 1 / len(labels)) * part
         weights = self.weights[labels]
         total = weights.sum(0)
         return (weights * (part / torch.where(total > 0, total, 1.0)))[:, None]

@@ -26,7 +26,8 @@ class HeadJob(NamedTuple):
 
     Args:
         module: What is trained: its parameters that require a gradient.
-        draws: Indices of the samples in the order of training; cut into batches.
+        draws: Indices of the samples in the order of training; cut into batches. They go to the
+            device of the features once.
         batch_size: Samples per step.
         lr: First learning rate.
         weight_decay: L2 penalty on all trained parameters.
@@ -75,21 +76,26 @@ class ScaledLinear(nn.Module):
 
 
 def new_head(
-    head: Head, *, num_features: int, num_classes: int, generator: torch.Generator
+    head: Head,
+    *,
+    num_features: int,
+    num_classes: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Return a freshly initialised head module; the draws come from ``generator``."""
+    """Return a freshly initialised head module; the draws come from ``generator``, on the CPU."""
     with ambient_rng(_branch(generator)):
         module: nn.Module = head.build(num_features, num_classes)
-    return module
+    return module.to(device)
 
 
 def loaded_head(classifier: Classifier) -> nn.Module:
-    """Return the classifier's head as a module with its weights."""
+    """Return the classifier's head as a module with its weights, on their device."""
     with ambient_rng(torch.Generator()):  # the drawn weights are overwritten
         module: nn.Module = classifier.head.build(
             classifier.num_features, len(classifier.class_counts)
         )
-    module.load_state_dict(classifier.state)
+    module.to(classifier.logit_offset.device).load_state_dict(classifier.state)
     return module
 
 
@@ -111,6 +117,8 @@ def scaled_linear(classifier: Classifier, *, owner: str) -> ScaledLinear:
 def class_balanced_draws(labels: Tensor, *, num_draws: int, generator: torch.Generator) -> Tensor:
     """Draw sample indices ``[num_draws]`` with replacement, every class that occurs alike.
 
+    Drawn on the CPU, wherever the labels are: the same generator gives the same samples.
+
     Example:
         >>> labels = torch.tensor([0] * 90 + [1] * 10)
         >>> draws = class_balanced_draws(
@@ -121,6 +129,7 @@ def class_balanced_draws(labels: Tensor, *, num_draws: int, generator: torch.Gen
     """
     if num_draws == 0:
         return torch.empty(0, dtype=torch.int64)
+    labels = labels.cpu()
     weights = 1.0 / torch.bincount(labels).double()[labels]
     return torch.multinomial(weights, num_draws, replacement=True, generator=generator)
 
@@ -198,7 +207,8 @@ def _take_steps(job: HeadJob, features: Tensor, labels: Tensor) -> None:
     trained = [parameter for parameter in job.module.parameters() if parameter.requires_grad]
     rates = [job.lr * (job.slow_factor if id(p) in slowed else 1.0) for p in trained]
     velocities = [torch.zeros_like(parameter) for parameter in trained]
-    batches = job.draws.split(job.batch_size) if len(job.draws) else ()
+    draws = job.draws.to(features.device)
+    batches = draws.split(job.batch_size) if len(draws) else ()
     for step, batch in enumerate(batches):
         fraction = half_cosine(step, len(batches))
         logits = job.module(inputs[batch]).to(inputs.dtype)

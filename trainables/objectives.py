@@ -34,7 +34,7 @@ def head_objective(loss: Loss, class_counts: Tensor, *, num_steps: int) -> HeadO
 
 
 def _label_smoothing(loss: Any, class_counts: Tensor) -> HeadLoss:
-    mass = torch.full(class_counts.shape, loss.epsilon, dtype=torch.float64)
+    mass = torch.full_like(class_counts, loss.epsilon, dtype=torch.float64)
     return HeadLoss(smoothing=_spread(mass, others=loss.spread == "others"))
 
 

@@ -10,12 +10,12 @@ from trainables.context import ambient_rng
 
 
 def head_module(classifier: Classifier) -> torch.nn.Module:
-    """Return the classifier's head as a module in evaluation mode, weights loaded."""
+    """Return the classifier's head as a module in evaluation mode, on its weights' device."""
     with ambient_rng(torch.Generator()):  # the drawn weights are overwritten
         module: torch.nn.Module = classifier.head.build(
             classifier.num_features, len(classifier.class_counts)
         )
-    module.load_state_dict(classifier.state)
+    module.to(classifier.logit_offset.device).load_state_dict(classifier.state)
     module.eval()
     return module
 

@@ -645,12 +645,12 @@ def test_group_loss_equals_its_oracle_with_samples_left_out() -> None:
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 2.0, 100.0])
 def test_as_many_others_count_as_the_ratio_says(ratio: float) -> None:
     member = torch.tensor([0] * 3 + [1] * 12 + [2])
-    kept = keep_others(member, 4, ratio, seeded())
+    kept = keep_others(member, ratio, torch.rand(16, 4, generator=seeded()))
     for g, members in enumerate((3, 12, 1, 0)):
         inside = member == g
         assert kept[inside, g].all()
         assert int(kept[~inside, g].sum()) == min(16 - members, int(ratio * members))
-    again = keep_others(member, 4, ratio, seeded(1))
+    again = keep_others(member, ratio, torch.rand(16, 4, generator=seeded(1)))
     assert torch.equal(kept, again) is (ratio in (0.0, 100.0)), "others are drawn anew"
 
 

@@ -11,6 +11,7 @@ from trainables.artifacts import Features, LabelledView, PoolLabels, PoolSelecti
 from trainables.clustering import estimate_num_clusters, known_quality
 from trainables.context import Context
 from trainables.experiment import Discover
+from trainables.placement import placed
 
 PROVIDES = {
     "clusterer": frozenset({"features", "labels", "num_clusters", "generator"}),
@@ -41,16 +42,18 @@ def run(
     Known validation samples are clustered with them, their labels hidden: how well they come out
     is the quality that is reported (labelled samples may be fixed to their class).
     ``pool_labels`` is handed over to an ``oracle`` pseudo-labeler only, an upper bound that
-    promotion refuses. An empty selection gives no clusters and no labels.
+    promotion refuses. An empty selection gives no clusters and no labels. Distances are computed
+    on the context's device.
     """
     positions = pool_selection.positions
     if len(positions) == 0:
         empty = torch.zeros(0, dtype=torch.int64)
         return Discovered(PseudoLabels(empty, empty, torch.zeros(0), 0, {}))
-    known, probe, pool = features.known_train, features.validation_known, features.pool[positions]
+    features = placed(features._replace(pool=features.pool[positions]), context.device)
+    known, probe, pool = features.known_train, features.validation_known, features.pool
     both = torch.cat([known, probe, pool])
     hidden = torch.full((len(probe) + len(pool),), -1)
-    labels = torch.cat([torch.from_numpy(known_train.labels), hidden])
+    labels = torch.cat([torch.from_numpy(known_train.labels), hidden]).to(context.device)
     num_new = _num_new(settings, both, labels, len(pool), context)
     clusters = settings.clusterer(
         features=both,
@@ -60,7 +63,7 @@ def run(
     )
     ends = len(known), len(known) + len(probe)
     truth = torch.from_numpy(validation_known.labels)
-    quality = known_quality(clusters[ends[0] : ends[1]], truth)
+    quality = known_quality(clusters[ends[0] : ends[1]].cpu(), truth)
     available = {
         "assignments": clusters[ends[1] :],
         "features": pool,
@@ -70,7 +73,9 @@ def run(
     if pool_labels is not None:
         available["pool_labels"] = torch.from_numpy(pool_labels.labels)[positions]
         num_new = pool_labels.num_novel
-    given, weights = settings.pseudo_labeler.supplied(available)
+    given, weights = placed(
+        settings.pseudo_labeler.supplied(placed(available, context.device)), "cpu"
+    )
     given, weights, num_new = _drop_empty(given, weights, known_train.num_classes, num_new)
     oracle = settings.pseudo_labeler.oracle
     return Discovered(PseudoLabels(positions, given, weights, num_new, quality, oracle))

@@ -24,6 +24,7 @@ from trainables.context import Context
 from trainables.experiment import Evaluate
 from trainables.methods.metrics import Metric
 from trainables.methods.metrics.accuracy import size_bands
+from trainables.placement import placed
 from trainables.predict import calibrated, confidence, head_module, predict_logits
 from trainables.routed_experts import RoutedExpertsHead, mean_experts_used
 
@@ -79,8 +80,8 @@ def run(
     seen = held.features  # an update that left the trunk alone sees the same
     if not _same_trunk(backbone, updated_backbone):
         seen = _features(updated_backbone, views, context)
-    predicted = mapping[predict_logits(updated_classifier, seen).argmax(1)]
-    validation = calibrated(scorer, predict_logits(classifier, features.validation_known))
+    predicted = mapping[_logits(updated_classifier, seen, context).argmax(1)]
+    validation = calibrated(scorer, _logits(classifier, features.validation_known, context))
     parts = {
         **_known_metrics(settings, classifier, held),
         **_prior_metrics(classifier, held, validation, validation_known),
@@ -107,10 +108,9 @@ def _held_out(
     context: Context,
 ) -> _Held:
     features = _features(backbone, views, context)
-    logits = calibrated(scorer, predict_logits(classifier, features))
-    sureness = confidence(
-        scorer, features=features, logits=logits, class_counts=classifier.class_counts
-    )
+    logits = calibrated(scorer, _logits(classifier, features, context))
+    there = {"features": features, "logits": logits, "class_counts": classifier.class_counts}
+    sureness = confidence(placed(scorer, context.device), **placed(there, context.device)).cpu()
     labels = torch.cat([torch.from_numpy(view.labels) for view in views])
     known = torch.arange(len(labels)) < len(views[0].labels)
     return _Held(features, labels, known, logits, sureness)
@@ -246,6 +246,12 @@ def _features(
     """Return the features of both held-out views, one after the other."""
     trunk = from_artifact(backbone).to(context.device)
     return torch.cat([extract_features(trunk, view, device=context.device) for view in views])
+
+
+def _logits(classifier: Classifier, features: Tensor, context: Context) -> Tensor:
+    """Return a classifier's logits, computed on the context's device, on the CPU."""
+    device = context.device
+    return predict_logits(placed(classifier, device), features.to(device)).cpu()
 
 
 def _same_trunk(one: Backbone, other: Backbone) -> bool:

@@ -19,6 +19,7 @@ from trainables.context import Context
 from trainables.experiment import Rebalance
 from trainables.loop import num_steps
 from trainables.methods.rebalancers import Rebalancer
+from trainables.placement import placed
 
 PROVIDES = {
     "method": frozenset(
@@ -50,13 +51,15 @@ def run(
     """Apply the rebalancer; the trunk is not touched (most often it is not even an input).
 
     ``pool_labels`` is handed over to an ``oracle`` only, an upper bound that promotion refuses;
-    ``backbone`` and ``pool`` to a method that looks at augmented images without labels.
+    ``backbone`` and ``pool`` to a method that looks at augmented images without labels. What is
+    computed is computed on the context's device, from draws that are the same on all devices.
     """
+    there = placed(classifier, context.device)
     available: dict[str, Any] = {
-        "classifier": classifier,
+        "classifier": there,
         "features": features.known_train,
         "labels": torch.from_numpy(known_train.labels),
-        "class_counts": classifier.class_counts,
+        "class_counts": there.class_counts,
         "generator": context.generator("rebalance"),
         "validation_features": features.validation_known,
         "validation_labels": torch.from_numpy(validation_known.labels),
@@ -67,8 +70,9 @@ def run(
         available["pool_labels"] = torch.from_numpy(pool_labels.labels)
     if backbone is not None and pool is not None:
         available["augmented_pool"] = AugmentedFeatures(backbone, pool, device=context.device)
-    result: Classifier = settings.method.supplied(available)
-    if result.state is not classifier.state:
+    found: Classifier = settings.method.supplied(placed(available, context.device))
+    result = classifier if found is there else placed(found, "cpu")
+    if found.state is not there.state:
         seen = len(known_train.labels) + (0 if pool_labels is None else _known(pool_labels))
         spent = _iterations(settings.method, seen)
         result = result._replace(training={**classifier.training, **spent})

@@ -9,6 +9,7 @@ import torch
 from trainables.artifacts import Classifier, Features, LabelledView, PoolSelection, Scorer
 from trainables.context import Context
 from trainables.experiment import Screen
+from trainables.placement import placed
 from trainables.predict import calibrated, confidence, predict_logits
 
 PROVIDES = {
@@ -36,26 +37,31 @@ def run(
     """Fit calibrator, score and threshold; call pool samples below the threshold unknown.
 
     The calibrator is fitted on the known validation slice, the score on training features, the
-    threshold on known and novel validation samples. No pool label is involved.
+    threshold on known and novel validation samples. No pool label is involved. Logits and scores
+    are computed on the context's device; calibrator and threshold, a few numbers, on the CPU.
     """
+    there = context.device
+    classifier, features = placed(classifier, there), placed(features, there)
     counts = classifier.class_counts
     calibrator_state = settings.calibrator.fit(
-        logits=predict_logits(classifier, features.validation_known),
+        logits=predict_logits(classifier, features.validation_known).cpu(),
         labels=torch.from_numpy(validation_known.labels),
     )
-    scorer = Scorer(settings.calibrator, calibrator_state, settings.method, {}, float("-inf"))
+    state = placed(calibrator_state, there)
+    scorer = Scorer(settings.calibrator, state, settings.method, {}, float("-inf"))
     if hasattr(settings.method, "fit"):
         available = {
             "features": features.known_train,
             "logits": calibrated(scorer, predict_logits(classifier, features.known_train)),
-            "labels": torch.from_numpy(known_train.labels),
+            "labels": torch.from_numpy(known_train.labels).to(there),
             "class_counts": counts,
         }
-        scorer = scorer._replace(score_state=settings.method.supplied(available, "fit"))
+        fitted = placed(settings.method.supplied(available, "fit"), there)
+        scorer = scorer._replace(score_state=fitted)
 
     def sureness(view: torch.Tensor) -> torch.Tensor:
         logits = calibrated(scorer, predict_logits(classifier, view))
-        return confidence(scorer, features=view, logits=logits, class_counts=counts)
+        return confidence(scorer, features=view, logits=logits, class_counts=counts).cpu()
 
     known, novel = sureness(features.validation_known), sureness(features.validation_novel)
     threshold = settings.threshold(
@@ -64,4 +70,4 @@ def run(
     )
     scorer = scorer._replace(threshold=float(threshold))
     unknown = (sureness(features.pool) < scorer.threshold).nonzero().flatten()
-    return Scored(scorer, PoolSelection(unknown))
+    return Scored(placed(scorer, "cpu"), PoolSelection(unknown))

@@ -96,18 +96,20 @@ class BAGS(Rebalancer):
             num_features=classifier.num_features,
             num_classes=len(classifier.class_counts),
             generator=generator,
+            device=features.device,
         )
         raw = RawGroups(cast("GroupSoftmaxHead", built))
         raw.head.group.copy_(group)
+        draws = heads.shuffled_draws(len(labels), epochs=self.epochs, generator=generator)
         heads.train_head(
             raw,
             features=features,
             labels=labels,
-            draws=heads.shuffled_draws(len(labels), epochs=self.epochs, generator=generator),
+            draws=draws,
             batch_size=self.batch_size,
             lr=self.lr,
             weight_decay=self.weight_decay,
-            objective=self._objective(raw, generator),
+            objective=self._objective(raw, draws, generator),
         )
         return classifier._replace(
             head=head,
@@ -115,16 +117,24 @@ class BAGS(Rebalancer):
             logit_offset=torch.zeros_like(classifier.logit_offset),
         )
 
-    def _objective(self, raw: RawGroups, generator: torch.Generator) -> HeadObjective:
+    def _objective(
+        self, raw: RawGroups, draws: torch.Tensor, generator: torch.Generator
+    ) -> HeadObjective:
         """Return the loss over all groups; the others that count are drawn from ``generator``."""
         from trainables.group_softmax import group_loss, keep_others
 
         group, groups = raw.head.group, len(raw.head.others_bias)
+        # all drawn before the first step: a GPU would wait for those of each
+        uniforms = [
+            torch.rand(len(batch), groups, generator=generator)
+            for batch in draws.split(self.batch_size)
+        ]
+        batches = iter(torch.cat(uniforms).to(group.device).split(self.batch_size))
 
         def objective(
             logits: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor
         ) -> torch.Tensor:
-            kept = keep_others(group[labels], groups, self.others_ratio, generator)
+            kept = keep_others(group[labels], self.others_ratio, next(batches))
             return group_loss(raw.split(logits), group, labels, kept)
 
         return objective

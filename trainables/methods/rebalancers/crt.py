@@ -70,6 +70,7 @@ class CRT(HeadRebalancing, Rebalancer):
             num_features=classifier.num_features,
             num_classes=len(classifier.class_counts),
             generator=generator,
+            device=labels.device,
         )
         return self.balanced_job(module, classifier=classifier, labels=labels, generator=generator)
 

@@ -89,6 +89,7 @@ class DisAlign(Rebalancer):
             num_features=classifier.num_features,
             num_classes=len(counts),
             generator=generator,
+            device=features.device,
         )
         module = cast("AlignedHead", built)
         module.base.load_state_dict(frozen.state)

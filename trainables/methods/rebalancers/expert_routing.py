@@ -94,6 +94,7 @@ class ExpertRouting(Rebalancer):
             num_features=classifier.num_features,
             num_classes=len(classifier.class_counts),
             generator=generator,
+            device=features.device,
         )
         module = cast("RoutedExpertsHead", built.eval())
         experts = {k: v for k, v in classifier.state.items() if k.startswith("experts.")}

@@ -104,6 +104,7 @@ class ExpertWeights(Rebalancer):
         learned = most_stable_weights(
             self._views(experts, augmented_pool, generator),
             head.count,
+            device=classifier.logit_offset.device,
             batch_size=self.batch_size,
             lr=self.lr,
             weight_decay=self.weight_decay,
@@ -123,10 +124,11 @@ class ExpertWeights(Rebalancer):
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield per pass every expert's logits of two views, in one random order."""
         for _ in range(self.epochs):
-            views = [augmented_pool(self.augmentation, generator) for _ in range(2)]
+            there = next(experts.parameters()).device
+            views = [augmented_pool(self.augmentation, generator).to(there) for _ in range(2)]
             if not len(views[0]):
                 return
-            order = torch.randperm(len(views[0]), generator=generator)
+            order = torch.randperm(len(views[0]), generator=generator).to(there)
             with torch.no_grad():
                 first, second = (experts.each(view.float()[order]) for view in views)
             yield first, second

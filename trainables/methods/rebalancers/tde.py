@@ -105,6 +105,7 @@ class TDE(Rebalancer):
             num_features=classifier.num_features,
             num_classes=len(classifier.class_counts),
             generator=generator,
+            device=features.device,
         )
         heads.train_head(
             module,

@@ -1,0 +1,260 @@
+"""Every stage computes on its device as on a CPU; checked without one (see `pretend_device`)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from few_samples import (
+    CLASSES,
+    FEATURES,
+    NOVEL,
+    TRAIN,
+    TRUNK,
+    UNKNOWN,
+    VALIDATION,
+    classifier,
+    tensors,
+)
+from pretend_device import THERE, MixedError, There, ThereContext, pretend_device
+from torch import Tensor
+
+from trainables.artifacts import ImageView, PoolLabels, PoolSelection
+from trainables.backbone import to_artifact
+from trainables.batched_heads import train_heads
+from trainables.context import Context
+from trainables.experiment import Discover, Rebalance, Screen
+from trainables.head_losses import HeadLoss
+from trainables.head_training import HeadJob
+from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
+from trainables.methods.clusterers import Clusterer
+from trainables.methods.heads import Head
+from trainables.methods.losses import Loss
+from trainables.methods.pseudo_labelers import PseudoLabeler
+from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.scores import Score
+from trainables.objectives import HEAD_TENSORS
+from trainables.pipeline import uses_oracle, views_read
+from trainables.stages import discover, rebalance, score
+
+HEADS = ("linear", {"experts": {"count": 3, "own": "nothing"}})  # one of them fits any correction
+
+
+def check_same(run: Callable[[Context], Any]) -> list[str]:
+    """Run on the CPU and on the device; the results must be equal, and on the CPU."""
+    expected = tensors(run(Context()))
+    with pretend_device() as waits:
+        result = run(ThereContext(device=THERE))
+    found = tensors(result)
+    assert found
+    assert not any(isinstance(tensor, There) for tensor in found), "the result is on the device"
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+    return waits
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x + torch.ones(3),
+        lambda x: torch.stack([x[0], torch.tensor(1.0)]),
+        lambda x: x.mul_(torch.ones(3)),
+        lambda x: x @ torch.ones(3),
+        lambda x: torch.zeros(3)[x.long()],
+        lambda x: x.index_select(0, torch.tensor([0])),
+        lambda x: x.uniform_(generator=torch.Generator()),
+        lambda x: torch.rand(3, device=THERE, generator=torch.Generator()),
+        torch.nn.Linear(3, 2),
+        pytest.param(
+            lambda x: torch.histogram(x, 3),
+            marks=pytest.mark.skipif(not torch.version.cuda, reason="torch is built without CUDA"),
+        ),
+    ],
+)
+def test_what_cuda_refuses_is_refused(call: Callable[[Tensor], object]) -> None:
+    with pretend_device() as waits:
+        x = torch.arange(3.0).to(THERE)
+        assert float((x * 2 + torch.tensor(1.0)).sum()) == 9.0  # a number may come from the host
+        del waits[:]
+        with pytest.raises(MixedError):
+            call(x)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x[[0, 2]],
+        lambda x: x.__setitem__(x < 1, x[1:] + 1),
+        lambda x: x.unique(),
+        lambda x: torch.bincount(x.long()),
+        lambda x: torch.tensor(2.0, device=THERE),
+        lambda x: x.new_tensor([1.0]),
+        lambda x: torch.equal(x, x),
+    ],
+)
+def test_what_waits_is_counted(wait: Callable[[Tensor], object]) -> None:
+    with pretend_device() as waits:
+        x = torch.arange(3.0).to(THERE)
+        del waits[:]
+        (x * x.where(x > 0, 1.0)).sum().add_(x.new_full((), 2.0))
+        x[torch.arange(2, device=THERE)] = 0.0
+        assert not waits
+        wait(x)
+    assert waits
+
+
+def rebalanced(method: object, head: object) -> Callable[[Context], Any]:
+    settings = Rebalance(method=method)  # type: ignore[arg-type]
+    more: dict[str, Any] = {}
+    if uses_oracle(settings):
+        more["pool_labels"] = PoolLabels(UNKNOWN.labels, CLASSES, NOVEL, "")
+    if views_read(settings):
+        more["backbone"] = to_artifact(TRUNK, "fastnet", 16)
+        more["pool"] = ImageView(UNKNOWN.images, UNKNOWN.indices, "")
+
+    def run(context: Context) -> Any:
+        return rebalance.run(
+            settings,
+            classifier=classifier(head),
+            features=FEATURES,
+            known_train=TRAIN,
+            validation_known=VALIDATION,
+            context=context,
+            **more,
+        )
+
+    return run
+
+
+def fitting_head(method: object) -> object:
+    """Return a head that a correction accepts."""
+    for head in HEADS:
+        try:
+            rebalanced(method, head)(Context())
+        except ValueError:
+            continue
+        return head
+    raise AssertionError(f"no head fits {method}")
+
+
+@pytest.mark.parametrize("name", sorted(Rebalancer.shelf))
+def test_a_correction_is_computed_on_the_device(name: str) -> None:
+    check_same(rebalanced(name, fitting_head(name)))
+
+
+TRAINED = [
+    name
+    for name, method in sorted(Rebalancer.shelf.items())
+    if "epochs" in method.model_fields and not method.reads  # those look at images in every pass
+]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_step_of_a_correction_waits(name: str) -> None:
+    head = fitting_head(name)
+    few, many = (
+        check_same(rebalanced({name: {"epochs": epochs, "batch_size": 8}}, head))
+        for epochs in (1, 3)
+    )
+    assert few == many
+
+
+HEAD_LOSSES = [name for name, loss in sorted(Loss.shelf.items()) if loss.needs() <= HEAD_TENSORS]
+
+
+@pytest.mark.parametrize("loss", HEAD_LOSSES)
+def test_no_step_with_a_loss_waits(loss: str) -> None:
+    few, many = (
+        check_same(rebalanced({"crt": {"epochs": n, "batch_size": 8, "loss": loss}}, "linear"))
+        for n in (1, 3)
+    )
+    assert few == many
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine", "causal_norm", "mlp"])
+def test_no_step_of_many_heads_waits(head: str) -> None:
+    counts = torch.bincount(torch.from_numpy(TRAIN.labels)).float()
+    order = torch.randperm(len(TRAIN.labels), generator=torch.Generator().manual_seed(0))
+
+    def run(passes: int, device: torch.device) -> list[Tensor]:
+        losses = (
+            HeadLoss(),
+            HeadLoss(class_weights=1 / counts, gamma=2.0),
+            HeadLoss(offset=counts.log(), margin=counts.pow(-0.25), smoothing=0.1 / counts),
+            HeadLoss(distillation=0.5, temperature=2.0, teacher=torch.ones(len(order), CLASSES)),
+        )
+        jobs = []
+        for number, loss in enumerate(losses):
+            torch.manual_seed(number)
+            module = Head.parse(head).build(TRUNK.num_features, CLASSES).to(device)  # type: ignore[operator]
+            draws = order.repeat(passes + number % 2)
+            jobs.append(HeadJob(module, draws, 8, 0.1, 1e-3, objective=loss))
+        given = FEATURES.known_train.to(device), torch.from_numpy(TRAIN.labels).to(device)
+        trained = train_heads(jobs, features=given[0], labels=given[1])
+        return [
+            p.detach().cpu()
+            for m in trained
+            if isinstance(m, torch.nn.Module)
+            for p in m.parameters()
+        ]
+
+    counted = []
+    for passes in (1, 3):
+        expected = run(passes, torch.device("cpu"))
+        with pretend_device() as waits:
+            found = run(passes, THERE)
+        counted.append(list(waits))
+        assert len(found) == len(expected) > 0
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+    assert counted[0] == counted[1]
+
+
+@pytest.mark.parametrize("name", sorted(Score.shelf))
+def test_a_score_is_computed_on_the_device(name: str) -> None:
+    def run(context: Context) -> Any:
+        return score.run(
+            Screen(method=name, calibrator="temperature", threshold="known_recall"),  # type: ignore[arg-type]
+            classifier=classifier("linear"),
+            features=FEATURES,
+            known_train=TRAIN,
+            validation_known=VALIDATION,
+            context=context,
+        )
+
+    check_same(run)
+
+
+def discovered(settings: Discover) -> Callable[[Context], Any]:
+    truth = PoolLabels(UNKNOWN.labels, CLASSES, NOVEL, "")
+    more: dict[str, Any] = {"pool_labels": truth} if uses_oracle(settings) else {}
+
+    def run(context: Context) -> Any:
+        return discover.run(
+            settings,
+            features=FEATURES,
+            known_train=TRAIN,
+            validation_known=VALIDATION,
+            pool_selection=PoolSelection(torch.arange(2, len(UNKNOWN.labels))),
+            context=context,
+            **more,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("clusters", [NOVEL, None])
+@pytest.mark.parametrize("name", sorted(Clusterer.shelf))
+def test_clusters_are_computed_on_the_device(name: str, clusters: int | None) -> None:
+    check_same(discovered(Discover(clusterer=name, num_clusters=clusters, max_clusters=4)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(PseudoLabeler.shelf))
+def test_pseudo_labels_are_computed_on_the_device(name: str) -> None:
+    check_same(discovered(Discover(pseudo_labeler=name, num_clusters=NOVEL)))  # type: ignore[arg-type]
