@@ -12,8 +12,9 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from trainables.directions import SHORTEST, directions
 from trainables.head_training import ScaledLinear
-from trainables.modules import SHORTEST, CausalNormHead, CosineHead, LinearHead, MLPHead
+from trainables.modules import CausalNormHead, CosineHead, LinearHead, MLPHead
 
 
 class Stack(Protocol):
@@ -194,10 +195,10 @@ class CosineStack:
     def of(cls, modules: Sequence[nn.Module], inputs: Tensor) -> CosineStack:
         """Stack modules that `heads/cosine` built."""
         heads = [cast(CosineHead, module) for module in modules]
-        directions = nn.functional.normalize(inputs, dim=1, eps=SHORTEST)
         scale = torch.stack([head.scale.detach() for head in heads])
         learnable = isinstance(heads[0].scale, nn.Parameter)
-        return cls(directions, _stacked([h.weight for h in heads]), scale, learnable=learnable)
+        weight = _stacked([head.weight for head in heads])
+        return cls(directions(inputs), weight, scale, learnable=learnable)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return logits ``[B, C, K]``."""
@@ -264,9 +265,9 @@ class CausalNormStack:
         """Stack modules that `heads/causal_norm` built with equal settings."""
         heads = [cast(CausalNormHead, module) for module in modules]
         parts = inputs.reshape(len(inputs), heads[0].num_heads, -1)
-        directions = nn.functional.normalize(parts, dim=2, eps=SHORTEST).flatten(1)
+        unit = directions(parts, dim=2).flatten(1)
         weight = _stacked([head.weight for head in heads])
-        return cls(inputs, directions, weight, heads[0].mean_feature.clone(), heads[0])
+        return cls(inputs, unit, weight, heads[0].mean_feature.clone(), heads[0])
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return logits ``[B, C, K]`` and move the mean feature."""

@@ -8,13 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from trainables.directions import directions
 from trainables.experts import ExpertsHead
 from trainables.group_softmax import GroupSoftmaxHead
 from trainables.growth import check_prototypes, grow_rows
-
-# Below this length a feature is scaled, not normalised: its gradient would exceed 1e6 times the
-# gradient of its direction, and a feature that is all zero (dead units) has no direction.
-SHORTEST = 1e-6
+from trainables.nearest_mean import NearestMeanHead
 
 
 class LinearHead(nn.Linear):
@@ -79,9 +77,7 @@ class CosineHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``[B, C]``; a zero feature has logits zero."""
-        directions = nn.functional.normalize(self.weight, dim=1, eps=SHORTEST)
-        cosines = nn.functional.normalize(features, dim=1, eps=SHORTEST) @ directions.T
-        return self.scale * cosines
+        return self.scale * (directions(features) @ directions(self.weight).T)
 
     def grow(self, num_new: int, prototypes: Tensor | None = None, *, rescale: bool = True) -> None:
         """Append classes; see `grow_head`."""
@@ -192,7 +188,7 @@ class CausalNormHead(nn.Module):
     def _directions(self, values: Tensor) -> Tensor:
         """Return ``[B, H, D/H]``, every head's part with length one, or zero where it is zero."""
         parts = values.reshape(len(values), self.num_heads, values.shape[1] // self.num_heads)
-        return nn.functional.normalize(parts, dim=2, eps=SHORTEST)
+        return directions(parts, dim=2)
 
     @torch.no_grad()
     def _observe(self, features: Tensor) -> None:
@@ -295,7 +291,7 @@ def grow_head(
     """
     if isinstance(module, LinearHead | MLPHead | AlignedHead | GroupSoftmaxHead | ExpertsHead):
         module.grow(num_new, prototypes, rescale=rescale, new_bias=new_bias)
-    elif isinstance(module, CosineHead | CausalNormHead):
+    elif isinstance(module, CosineHead | CausalNormHead | NearestMeanHead):
         module.grow(num_new, prototypes, rescale=rescale)
     else:
         raise TypeError(f"{type(module).__name__} is no head that can grow")

@@ -12,11 +12,12 @@ from vectors import golden, variants
 
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.metrics import Metric
-from trainables.methods.metrics.accuracy import Accuracy
+from trainables.methods.metrics.accuracy import Accuracy, size_bands
 from trainables.methods.metrics.calibration import Calibration
 from trainables.methods.metrics.clustering import Clustering
 from trainables.methods.metrics.features import FeatureQuality
 from trainables.methods.metrics.open_set import OpenSet
+from trainables.methods.profiles.exponential import Exponential
 
 GOLDEN = golden("openworld_scores")
 METHODS = list(variants(Metric))
@@ -109,6 +110,18 @@ def test_bands_agree_with_the_official_code() -> None:
         assert values[f"accuracy/{band}"] == pytest.approx(float(GOLDEN.output(case, band)))
     official = float(GOLDEN.output(case, "class_acc").mean())
     assert values["accuracy/balanced"] == pytest.approx(official)
+
+
+@pytest.mark.parametrize("case", [name for name in GOLDEN.cases if name.startswith("shot_split_")])
+def test_sizes_of_bands_agree_with_the_official_code(case: str) -> None:
+    given = GOLDEN.cases[case]["hyperparameters"]
+    classes, largest = {"cifar10": (10, 5000), "cifar100": (100, 500)}[given["dataset"]]
+    profile = Exponential(imbalance_factor=1 / given["imb_factor"])
+    counts = profile(num_classes=classes, max_count=largest)
+    bands = size_bands(torch.from_numpy(counts), given["many_gt"], given["few_lt"])
+    found = {band: int(members.sum()) for band, members in bands.items()}
+    assert found == {band: int(GOLDEN.output(case, f"n_{band}")) for band in found}
+    assert list(found) == ["many", "medium", "few"]
 
 
 def test_bands_are_open_at_their_thresholds_and_left_out_when_empty() -> None:

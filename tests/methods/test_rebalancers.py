@@ -31,7 +31,6 @@ from trainables.methods.rebalancers.disalign import DisAlign
 from trainables.methods.rebalancers.logit_adjustment import LogitAdjustment
 from trainables.methods.rebalancers.lws import LWS
 from trainables.methods.rebalancers.lws_plus import LWSPlus
-from trainables.methods.rebalancers.ncm import NCM
 from trainables.methods.rebalancers.none import NoRebalancer
 from trainables.methods.rebalancers.tau_norm import TauNorm
 from trainables.methods.rebalancers.tde import TDE
@@ -196,7 +195,7 @@ def test_settings_survive_a_round_trip(method: Rebalancer) -> None:
     assert Rebalancer.parse(method.dump()) == method
 
 
-@pytest.mark.parametrize("head", ["cosine", "mlp", "causal_norm"])
+@pytest.mark.parametrize("head", ["cosine", "mlp", "causal_norm", "nearest_mean"])
 @pytest.mark.parametrize("name", sorted(Rebalancer.shelf))
 def test_other_heads_work_or_are_refused_by_name(name: str, head: str) -> None:
     method = Rebalancer.parse(name)
@@ -301,40 +300,6 @@ def test_tau_norm_equals_its_oracle_with_a_zero_vector_and_keeps_a_bias_if_asked
 def test_tau_norm_reads_a_head_without_bias() -> None:
     result = TauNorm()(classifier=double({"weight": torch.eye(3, dtype=torch.float64) * 5}))
     assert result.state.keys() == {"weight"}
-
-
-# --- nearest class mean ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("case", "distance"), [("ncm_un_cos", "dot"), ("ncm_l2n_cos", "normalized_dot")]
-)
-def test_ncm_agrees_with_the_official_code(case: str, distance: str) -> None:
-    inputs = GOLDEN.inputs(case)
-    labels, features = inputs["train_labels"], inputs["features"]
-    classes = int(labels.max()) + 1
-    classifier = double({"weight": torch.zeros(classes, 12, dtype=torch.float64)})
-    result = NCM(distance=distance)(
-        classifier=classifier, features=inputs["train_features"], labels=labels
-    )
-    torch.testing.assert_close(
-        result.state["weight"], GOLDEN.output(case, "centroids"), rtol=1e-9, atol=1e-9
-    )
-    # the official logits are divided by D, and by the length of x where features are normalised
-    length = features.norm(dim=1, keepdim=True) if distance == "normalized_dot" else 1.0
-    logits = features @ result.state["weight"].T / length / features.shape[1]
-    torch.testing.assert_close(logits, GOLDEN.output(case, "logits"), rtol=1e-9, atol=1e-9)
-
-
-def test_ncm_predicts_the_nearest_mean() -> None:
-    given = samples()
-    result = rebalanced(NCM(), trained())
-    fresh = samples((20, 20, 20), seed=5)["features"]
-    expected = [
-        oracle.nearest_mean(row, given["features"].tolist(), given["labels"].tolist())
-        for row in fresh.tolist()
-    ]
-    assert predict_logits(result, fresh).argmax(1).tolist() == expected
 
 
 # --- training on cached features ------------------------------------------------------------------

@@ -29,14 +29,31 @@ def tau_normalized(weight: Sequence[Row], tau: float) -> list[list[float]]:
     return result
 
 
-def nearest_mean(row: Row, rows: Sequence[Row], labels: Sequence[int]) -> int:
-    """Return the class whose mean is nearest to ``row``."""
-    distances = {}
+def nearest_mean(
+    row: Row, rows: Sequence[Row], labels: Sequence[int], features: str, distance: str
+) -> list[float]:
+    """Return the logits of the nearest class mean by the names of the reference code.
+
+    ``features``: ``un`` as they are, ``l2n`` at length 1, ``cl2n`` around the mean of all rows and
+    then at length 1; ``distance``: ``l2`` minus the squared distance, ``cos`` the product over D.
+    """
+    middle = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+    def seen(vector: Row) -> list[float]:
+        moved = [v - m * (features == "cl2n") for v, m in zip(vector, middle, strict=True)]
+        length = 1.0 if features == "un" else math.hypot(*moved)
+        return [v / length for v in moved]
+
+    found, point = [], seen(row)
     for c in sorted(set(labels)):
-        own = [r for r, label in zip(rows, labels, strict=True) if label == c]
+        own = [seen(r) for r, label in zip(rows, labels, strict=True) if label == c]
         mean = [math.fsum(column) / len(own) for column in zip(*own, strict=True)]
-        distances[c] = math.dist(row, mean)
-    return min(distances, key=lambda c: distances[c])
+        if distance == "l2":
+            found.append(-(math.dist(point, mean) ** 2))
+        else:
+            products = (p * m for p, m in zip(point, mean, strict=True))
+            found.append(math.fsum(products) / len(row))
+    return found
 
 
 def sgd_softmax(

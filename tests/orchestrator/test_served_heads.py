@@ -42,6 +42,8 @@ RECIPES = {
     "aligned from the start": ("classify.head={aligned: {variant: official}}",),
     "bags": ("rebalance.method={bags: {epochs: 4}}",),
     "groups from the start": ("classify.head=group_softmax", "update.mode=full"),
+    "ncm": ("rebalance.method={ncm: {distance: centered_normalized_squared_l2}}",),
+    "means from the start": ("classify.head=nearest_mean", "update.mode=full"),
 }
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 
@@ -145,6 +147,7 @@ def test_the_models_are_what_their_names_say(name: str) -> None:
     parts = artifacts(name)
     kind = {"disalign": "aligned", "bags": "group_softmax", "mislas": "linear"}
     kind |= {"aligned from the start": "aligned", "groups from the start": "group_softmax"}
+    kind |= {"ncm": "nearest_mean", "means from the start": "nearest_mean"}
     head = kind[name.partition(",")[0]]
     assert parts["classifier"].head.name == parts["updated_classifier"].head.name == head
     wanted = expected(name)

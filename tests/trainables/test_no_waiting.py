@@ -138,7 +138,7 @@ def test_no_step_of_a_network_waits(trunk: str) -> None:
 
 
 @pytest.mark.usefixtures("one_step")
-@pytest.mark.parametrize("head", ["cosine", "causal_norm", "mlp"])
+@pytest.mark.parametrize("head", ["cosine", "causal_norm", "mlp", "nearest_mean"])
 def test_no_step_of_a_head_waits(head: str) -> None:
     train_one_step(Classify(head=head, training=TRAINING))  # type: ignore[arg-type]
 

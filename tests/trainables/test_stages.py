@@ -104,6 +104,23 @@ def test_the_student_starts_with_the_old_rows_bit_by_bit(
     assert len(grown.state["weight"]) == len(old) + artifacts["pseudo_labels"].num_clusters
 
 
+def test_new_classes_start_at_the_offset_of_those_that_can_answer(
+    base: Experiment, artifacts: dict[str, Any]
+) -> None:
+    old = artifacts["classifier"]
+    offset = torch.linspace(0, 1, len(old.logit_offset))
+    offset[2] = -65504.0  # what silences a class without images
+    silent = old._replace(
+        logit_offset=offset, class_counts=old.class_counts.index_fill(0, torch.tensor([2]), 0)
+    )
+    still = assign(base, {"update.training.epochs": 0})
+    grown = again("update", still, {**artifacts, "classifier": silent})["updated_classifier"]
+    new = grown.logit_offset[len(offset) :]
+    assert len(new)
+    torch.testing.assert_close(new, offset[offset >= 0].mean().expand(len(new)))
+    assert torch.equal(grown.logit_offset[: len(offset)], offset)
+
+
 def test_head_mode_keeps_the_trunk_and_full_mode_moves_it(
     base: Experiment, artifacts: dict[str, Any]
 ) -> None:
@@ -241,10 +258,17 @@ def test_artifacts_survive_storage(name: str, artifacts: dict[str, Any], tmp_pat
 
 
 @pytest.mark.parametrize(
-    "choice", ["none", "logit_adjustment", "crt", "tau_norm", "tde", "disalign", "bags"]
+    "choice",
+    [
+        *("none", "logit_adjustment", "crt", "tau_norm", "tde", "disalign", "bags", "ncm"),
+        {"ncm": {"distance": "normalized_squared_l2"}},
+        {"ncm": {"distance": "centered_normalized_dot"}},
+        {"ncm": {"distance": "centered_normalized_squared_l2"}},
+    ],
+    ids=str,
 )
 def test_every_rebalancer_runs_through_to_the_update(
-    choice: str, base: Experiment, artifacts: dict[str, Any]
+    choice: Any, base: Experiment, artifacts: dict[str, Any]
 ) -> None:
     changed = assign(base, {"rebalance.method": choice})
     mine = {**artifacts, "classifier": artifacts["classifier"]}

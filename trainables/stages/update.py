@@ -94,7 +94,7 @@ def run(
     study = _gather(settings, classifier, features, known_train, pseudo_labels, context)
     known = len(classifier.class_counts)
     head = grow_head(head_module(classifier), num_new, _centres(study, known)).to(context.device)
-    offset = torch.cat([classifier.logit_offset, classifier.logit_offset.mean().expand(num_new)])
+    offset = torch.cat([classifier.logit_offset, _usual_offset(classifier).expand(num_new)])
     student = _Student(from_artifact(backbone).to(context.device), head, offset)
     for round_number in range(settings.rounds):
         if context.rank == 0:  # on cached features: sharing it out would cost more than it saves
@@ -124,6 +124,12 @@ class _Student(NamedTuple):
     trunk: Trunk
     head: torch.nn.Module
     offset: Tensor
+
+
+def _usual_offset(classifier: Classifier) -> Tensor:
+    """Return the mean offset of the classes that have images: some silence the others for good."""
+    present = classifier.class_counts > 0
+    return classifier.logit_offset[present if bool(present.any()) else slice(None)].mean()
 
 
 def _gather(

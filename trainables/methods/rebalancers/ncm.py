@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 
+from trainables.class_weights import full_precision
+from trainables.directions import directions
 from trainables.methods.heads import Head
 from trainables.methods.method import Choice
 from trainables.methods.rebalancers import Rebalancer
@@ -12,33 +14,44 @@ if TYPE_CHECKING:
     from trainables.artifacts import Classifier
 
 NEVER = -65504.0  # the lowest float16: no ordinary logit comes near, and it survives a cast
+# How the head reads means of features that were transformed as it transforms them.
+NEAREST_MEAN = {
+    "normalized_squared_l2": "squared_l2",
+    "centered_normalized_dot": "dot",
+    "centered_normalized_squared_l2": "squared_l2",
+}
 
 
 class NCM(Rebalancer):
     """Replaces the head by the nearest class mean of the frozen features.
 
-    With mu_c the mean training feature of class c, and nu_c the mean of the features scaled to
-    length 1, the logits are
+    mu_c is the mean training feature of class c, m that of all training images, nu_c the mean of
+    ``x / |x|`` in class c, and kappa_c that of ``t(x) = (x - m) / |x - m|``. The logits are
+
     ``squared_l2``: ``2 mu_c . x - |mu_c|^2`` (= ``|x|^2 - |x - mu_c|^2``, a linear head);
     ``dot``: ``mu_c . x`` (a linear head);
     ``normalized_dot``: ``nu_c . x`` (a linear head);
+    ``normalized_squared_l2``: ``-4 |x / |x| - nu_c|^2`` (a nearest-mean head);
+    ``centered_normalized_dot``: ``4 kappa_c . t(x)`` (a nearest-mean head);
+    ``centered_normalized_squared_l2``: ``-4 |t(x) - kappa_c|^2`` (a nearest-mean head);
     ``cosine``: ``30 cos(x, nu_c)`` (a cosine head).
 
     Args:
-        distance: See above. The first three predict what the reference code does with ``un``/l2,
-            ``un``/cos and ``l2n``/cos, up to factors that no prediction depends on.
+        distance: See above. The reference code calls them ``un``/l2, ``un``/cos, ``l2n``/cos,
+            ``l2n``/l2, ``cl2n``/cos and ``cl2n``/l2; it has no ``cosine``. Each predicts what it
+            predicts there; the factors, on which no prediction depends, are others.
 
     Shapes:
-        classifier: any head. features [N, D], labels [N] int64. Returns a classifier with a linear
-        or cosine head; trains nothing.
+        classifier: any head. features [N, D], labels [N] int64. Returns a classifier with the head
+        named above; trains nothing.
 
     An absent class has no mean: its logit offset is -65504, so it is never predicted.
 
     Source:
         Mensink et al. 2013, "Distance-Based Image Classification: Generalizing to New Classes at
         Near-Zero Cost"; Kang et al. 2020, arXiv 1910.09217, section 4.2;
-        facebookresearch/classifier-balancing KNNClassifier.py (centroids are not normalised again).
-        Its forms ``l2n``/l2 and ``cl2n`` transform what is predicted too, which no head here does.
+        facebookresearch/classifier-balancing KNNClassifier.py and run_networks.py
+        ``get_knncentroids`` (means of normalised features are not normalised again).
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -51,24 +64,53 @@ class NCM(Rebalancer):
     """
 
     distance: Annotated[
-        Literal["squared_l2", "dot", "normalized_dot", "cosine"],
-        Choice(("squared_l2", "dot", "normalized_dot", "cosine")),
+        Literal[
+            "squared_l2",
+            "dot",
+            "normalized_dot",
+            "normalized_squared_l2",
+            "centered_normalized_dot",
+            "centered_normalized_squared_l2",
+            "cosine",
+        ],
+        Choice(
+            (
+                "squared_l2",
+                "dot",
+                "normalized_dot",
+                "normalized_squared_l2",
+                "centered_normalized_dot",
+                "centered_normalized_squared_l2",
+                "cosine",
+            )
+        ),
     ] = "squared_l2"
 
     def __call__(
         self, *, classifier: Classifier, features: torch.Tensor, labels: torch.Tensor
     ) -> Classifier:
-        values = features.to(torch.promote_types(features.dtype, torch.float32))
-        if self.distance in ("normalized_dot", "cosine"):
-            values = torch.nn.functional.normalize(values, dim=1)
+        values = full_precision(features)
+        center = values.new_zeros(values.shape[1])
+        if self.distance.startswith("centered"):
+            center = values.sum(dim=0) / max(len(values), 1)
+        if self.distance not in ("squared_l2", "dot"):
+            values = directions(values - center)
         counts = torch.bincount(labels, minlength=len(classifier.class_counts))
         means = values.new_zeros(len(counts), values.shape[1]).index_add_(0, labels, values)
         means = means / counts.clamp_min(1)[:, None]
+        head, state = self._head(means, center)
         offset = torch.where(counts > 0, 0.0, NEVER).to(classifier.logit_offset)
+        return classifier._replace(head=head, state=state, logit_offset=offset)
+
+    def _head(
+        self, means: torch.Tensor, center: torch.Tensor
+    ) -> tuple[Head, dict[str, torch.Tensor]]:
+        """Return the head that reads the means as ``distance`` says, and its state."""
         if self.distance == "cosine":
-            head = Head.parse({"cosine": {"scale": 30.0}})
-            return classifier._replace(head=head, state={"weight": means}, logit_offset=offset)
+            return Head.parse({"cosine": {"scale": 30.0}}), {"weight": means}
+        if self.distance in NEAREST_MEAN:
+            head = Head.parse({"nearest_mean": {"distance": NEAREST_MEAN[self.distance]}})
+            return head, {"weight": means, "center": center}
         squared = self.distance == "squared_l2"
         bias = -means.square().sum(dim=1) if squared else torch.zeros_like(means[:, 0])
-        state = {"weight": 2 * means if squared else means, "bias": bias}
-        return classifier._replace(head=Head.parse("linear"), state=state, logit_offset=offset)
+        return Head.parse("linear"), {"weight": 2 * means if squared else means, "bias": bias}
