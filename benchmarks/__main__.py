@@ -26,7 +26,10 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 ROWS = Path("runs/benchmarks")
-TAKES = {"--data": ("gpu", "loader", "small_budget", "timm_train"), "--script": ("timm_train",)}
+TAKES = {
+    "--data": ("gpu", "gpu_trials", "loader", "small_budget", "timm_train"),
+    "--script": ("timm_train",),
+}
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 

@@ -1,11 +1,9 @@
-"""One GPU: a whole training, trials side by side, many heads, neighbors, clusters, augmentation.
+"""One GPU: a whole training beside an ordinary script and a limit, and augmentation in it.
 
 Goals, set for an H200 and never measured on one: ResNet-32 on CIFAR-10-LT with factor 100 (12,406
 images, 200 epochs) in 25 s and a third of the time of a loop with a DataLoader, ResNet-18 in 45 s;
-8 trials side by side at least 3 times the images per second of one; 256 heads (50,000 x 512, 100
-classes, 10 epochs) in 3 s and 100 times less each than one by one; nearest neighbors of 10,000 on
-50,000 x 512, and k-means of the latter, in 50 ms; crop, flip and RandAugment at most 5 % of a
-training.
+crop, flip and RandAugment at most 5 % of a training. What several trials share is in
+``gpu_trials``, what is computed on features in ``gpu_features``.
 
     python -m benchmarks.gpu [--epochs 12] [--repeats 3] [--data FOLDER] [--device cuda] [--small]
 
@@ -20,14 +18,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,17 +33,15 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import print_row
-from benchmarks.heads import Case, largest_difference, make_data, measure
+from benchmarks.heads import Case
 from benchmarks.loader import PilImages, pil_pipeline, read_images
 from benchmarks.train_step import farthest
 from trainables.artifacts import LabelledView
 from trainables.backbone import build_trunk, to_artifact
 from trainables.context import Context
 from trainables.experiment import Classify, Training
-from trainables.kmeans import constrained_kmeans
 from trainables.loader import Loader
 from trainables.methods.augmentations.rand_augment import RandAugment
-from trainables.methods.scores.knn import KNN
 from trainables.stages import classify
 
 CLASSES, EPOCHS, ONCE = 10, 200, 3  # epochs of the recipe; the first ones pay what is paid once
@@ -204,42 +198,6 @@ def recorded_equals_eager(view: LabelledView, size: Size, device: torch.device) 
     return farthest(*states)
 
 
-def one_trial(pipe: Connection, images: np.ndarray, epochs: int, size: Size, device: str) -> None:
-    """Train whenever asked to, and answer with the seconds at which epochs ended."""
-    torch.set_num_threads(1)
-    view, name = make_view(images), next(iter(size.trunks))
-    while pipe.recv():
-        start = time.time()
-        trained = train(name, view, settings(size, epochs), torch.device(device))
-        pipe.send([start + end for end in trained.ends])
-
-
-def seconds_per_epoch(
-    trials: int, images: np.ndarray, epochs: int, size: Size, device: torch.device
-) -> float:
-    """Return the seconds per epoch, of any of them, while so many trials train side by side."""
-    spawn, pipes = multiprocessing.get_context("spawn"), []
-    for _ in range(trials):
-        mine, theirs = spawn.Pipe()
-        arguments = (theirs, images, epochs, size, str(device))
-        spawn.Process(target=one_trial, args=arguments, daemon=True).start()
-        pipes.append(mine)
-    for pipe in pipes:
-        pipe.send(True)
-    ends = [pipe.recv() for pipe in pipes]
-    for pipe in pipes:
-        pipe.send(False)
-    first, last = max(own[ONCE - 1] for own in ends), min(own[-1] for own in ends)
-    if last <= first:
-        raise SystemExit("gpu/side by side: the trials were not all at work at once; more --epochs")
-    done = sum(
-        max(0.0, min(end, last) - max(before, first)) / (end - before)
-        for own in ends
-        for before, end in pairwise(own)
-    )
-    return (last - first) / done
-
-
 def timed(compute: Callable[[], object], device: torch.device) -> float:
     """Return the seconds of a computation, waited for."""
     start = time.perf_counter()
@@ -249,138 +207,96 @@ def timed(compute: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def search(size: Size, device: torch.device) -> dict[str, Callable[[], object]]:
-    """Return what is computed on features: neighbors and clusters."""
-    draws = torch.Generator().manual_seed(0)
-    bank = torch.randn(size.bank, size.width, generator=draws).to(device)
-    queries = torch.randn(size.queries, size.width, generator=draws).to(device)
-    unknown = torch.full((size.bank,), -1, device=device)
-    uniforms = torch.rand(1, size.clusters, generator=draws, dtype=torch.float64).to(device)
-    score = KNN()
-    state = score.fit(features=bank)
-    return {
-        "knn": lambda: score(features=queries, state=state),
-        "kmeans": lambda: constrained_kmeans(
-            bank, unknown, num_clusters=size.clusters, uniforms=uniforms, iterations=20
-        ),
-    }
-
-
 def main() -> int:
     """Measure, print rows, and return the exit status."""
+    options = read_options("gpu", __doc__)
+    if options is None:
+        return 0
+    passed = all(trainings(options, make_view(options.images())))
+    print(json.dumps(PUBLISHED), flush=True)
+    return 0 if passed or options.small else 1
+
+
+class Options(NamedTuple):
+    """What is measured, where, and how often."""
+
+    size: Size
+    small: bool
+    epochs: int
+    repeats: int
+    data: Path | None
+    device: torch.device
+
+    def images(self) -> np.ndarray:
+        """Return the images to train on."""
+        return read_images(self.data, self.size.images)[: self.size.images]
+
+
+def read_options(name: str, description: str | None) -> Options | None:
+    """Return the options of a benchmark of a GPU; say in a row that there is none, and ``None``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true")
-    options = parser.parse_args()
-    device, size = torch.device(options.device), SMALL if options.small else WHOLE
+    given = parser.parse_args()
+    device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print(json.dumps({"benchmark": "gpu", "skipped": "no GPU: torch sees no CUDA device"}))
-        return 0
-    if options.epochs <= ONCE:
-        parser.error(f"--epochs must be above {ONCE}; received {options.epochs}")
+        print(json.dumps({"benchmark": name, "skipped": "no GPU: torch sees no CUDA device"}))
+        return None
+    if given.epochs <= ONCE:
+        parser.error(f"--epochs must be above {ONCE}; received {given.epochs}")
     torch.set_num_threads(1)
-    images = read_images(options.data, size.images)[: size.images]
-    passed = Measured(images, size, options.epochs, options.repeats, device).rows()
-    print(json.dumps(PUBLISHED), flush=True)
-    return 0 if passed or options.small else 1
+    size = SMALL if given.small else WHOLE
+    return Options(size, given.small, given.epochs, given.repeats, given.data, device)
 
 
-class Measured(NamedTuple):
-    """What is measured on, and how often."""
-
-    images: np.ndarray
-    size: Size
-    epochs: int
-    repeats: int
-    device: torch.device
-
-    def rows(self) -> bool:
-        """Print all rows and say whether all goals are reached."""
-        return all([*self.trainings(), self.side_by_side(), *self.heads(), *self.searches()])
-
-    def trainings(self) -> list[bool]:
-        """Whole trainings, beside a plain loop and the limits, and the share of augmentation."""
-        view, found, device = make_view(self.images), [], self.device
-        difference = recorded_equals_eager(view, self.size, device)
-        for number, (name, limit) in enumerate(self.size.trunks.items()):
-            ours, plain = [], []
-            for _ in range(self.repeats):
-                trained = train(name, view, settings(self.size, self.epochs), device)
-                ours.append(whole_training(trained.ends))
-                if number == 0:
-                    plain.append(by_hand(name, view, self.epochs, self.size, device))
-            more: dict[str, object] = {
-                "largest_difference": difference,
-                "steps": trained.report["classify/steps"],
-                "recorded_steps": trained.report.get("classify/steps_graph", 0.0),
-                "device": describe(device),
-            }
-            times = {"ours": ours, "DataLoader loop": plain, "limit": [limit]}
-            goals = {"DataLoader loop": 3.0, "limit": 1.0} if number == 0 else {"limit": 1.0}
-            correct = difference < FARTHEST
-            for rival, goal in goals.items():
-                row = f"gpu/{name}"
-                found.append(print_row(row, rival, times, goal=goal, correct=correct, **more))
+def trainings(options: Options, view: LabelledView) -> list[bool]:
+    """Whole trainings, beside a plain loop and the limits, and the share of augmentation."""
+    size, device, found = options.size, options.device, []
+    difference = recorded_equals_eager(view, size, device)
+    for number, (name, limit) in enumerate(size.trunks.items()):
+        ours, plain = [], []
+        for _ in range(options.repeats):
+            trained = train(name, view, settings(size, options.epochs), device)
+            ours.append(whole_training(trained.ends))
             if number == 0:
-                found.append(self.augmentation(view, statistics.median(ours) / EPOCHS))
-        return found
+                plain.append(by_hand(name, view, options.epochs, size, device))
+        more: dict[str, object] = {
+            "largest_difference": difference,
+            "steps": trained.report["classify/steps"],
+            "recorded_steps": trained.report.get("classify/steps_graph", 0.0),
+            "device": describe(device),
+        }
+        times = {"ours": ours, "DataLoader loop": plain, "limit": [limit]}
+        goals = {"DataLoader loop": 3.0, "limit": 1.0} if number == 0 else {"limit": 1.0}
+        correct = difference < FARTHEST
+        for rival, goal in goals.items():
+            row = f"gpu/{name}"
+            found.append(print_row(row, rival, times, goal=goal, correct=correct, **more))
+        if number == 0:
+            found.append(augmentation(options, view, statistics.median(ours) / EPOCHS))
+    return found
 
-    def augmentation(self, view: LabelledView, epoch: float) -> bool:
-        """Augmentation beside the training epoch that it is part of."""
-        loader = Loader(
-            view, batch_size=self.size.batch, augmentation=RandAugment(), device=self.device
-        )
-        draws = torch.Generator(self.device).manual_seed(0)
-        order = torch.randperm(len(loader))
 
-        def serve() -> None:
-            for _ in loader.epoch(positions=order, generator=draws):
-                pass
+def augmentation(options: Options, view: LabelledView, epoch: float) -> bool:
+    """Augmentation beside the training epoch that it is part of."""
+    device = options.device
+    loader = Loader(view, batch_size=options.size.batch, augmentation=RandAugment(), device=device)
+    draws = torch.Generator(device).manual_seed(0)
+    order = torch.randperm(len(loader))
 
-        serve()
-        times = [timed(serve, self.device) for _ in range(self.repeats)]
-        sides = {"ours": times, "training epoch": [epoch]}
-        return print_row("gpu/augmentation", "training epoch", sides, goal=0.05, most=True)
+    def serve() -> None:
+        for _ in loader.epoch(positions=order, generator=draws):
+            pass
 
-    def side_by_side(self) -> bool:
-        """Several trials on one GPU beside one."""
-        times: dict[str, list[float]] = {"ours": [], "one at a time": []}
-        for _ in range(self.repeats):
-            for side, trials in (("ours", self.size.trials), ("one at a time", 1)):
-                seconds = seconds_per_epoch(
-                    trials, self.images, self.epochs, self.size, self.device
-                )
-                times[side].append(seconds)
-        return print_row(f"gpu/{self.size.trials} trials", "one at a time", times, goal=3.0)
-
-    def heads(self) -> list[bool]:
-        """Many heads at once beside one by one, and the limit."""
-        case = self.size.heads
-        data = make_data(case, self.size.head_samples, self.device)
-        correct = largest_difference(case, data) < (1e-4 if self.device.type == "cuda" else 1e-5)
-        per_head = measure(case, data, self.repeats)
-        times = {name: [wall for _, wall in pairs] for name, pairs in per_head.items()}
-        name = f"gpu/{case.heads} heads"
-        limit = {"ours": [case.heads * t for t in times["ours"]], "limit": [3.0]}
-        return [
-            print_row(name, "lean loop", times, goal=100.0, correct=correct),
-            print_row(name, "limit", limit, goal=1.0, correct=correct),
-        ]
-
-    def searches(self) -> list[bool]:
-        """Neighbors and clusters beside the limit."""
-        found = []
-        for name, compute in search(self.size, self.device).items():
-            compute()
-            times = [timed(compute, self.device) for _ in range(self.repeats)]
-            sides = {"ours": times, "limit": [0.05]}
-            found.append(print_row(f"gpu/{name}", "limit", sides, goal=1.0))
-        return found
+    serve()
+    times = [timed(serve, device) for _ in range(options.repeats)]
+    sides = {"ours": times, "training epoch": [epoch]}
+    return print_row("gpu/augmentation", "training epoch", sides, goal=0.05, most=True)
 
 
 def describe(device: torch.device) -> str:

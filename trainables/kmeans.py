@@ -12,6 +12,9 @@ import torch
 
 # Distances held at once by a group of restarts or a block of rows (64 MB in float64).
 BLOCK_ELEMENTS = 8_000_000
+# Iterations between two looks at which restarts have ended. A CPU drops them at once; a GPU would
+# be waited for each time, while what ended restarts cost it in the meantime is little.
+LOOK_EVERY_ON_GPU = 8
 
 
 class KMeans(NamedTuple):
@@ -125,10 +128,10 @@ def constrained_kmeans(
     first = num_clusters - uniforms.shape[1]
     means = fixed.sums[:first] / fixed.counts[:first, None]
     per_group = max(1, BLOCK_ELEMENTS // max(1, len(features) * num_clusters))
-    runs = []
+    unlabelled, runs = features[free], []
     for rows in torch.split(uniforms.to(features), per_group):
-        centers = kmeans_plus_plus(features[free], means, rows)
-        runs.append(_lloyd(features[free], fixed, centers, iterations, tolerance))
+        centers = kmeans_plus_plus(unlabelled, means, rows)
+        runs.append(_lloyd(unlabelled, fixed, centers, iterations, tolerance))
     best = min(runs, key=lambda run: run.inertia)
     assignments = labels.clone()
     assignments[free] = best.assignments
@@ -154,16 +157,20 @@ def _lloyd(
     step = best = _step(features, fixed, centers)
     best = _Step(best.assignments.clone(), best.inertia.clone(), best.centers.clone())
     running = torch.arange(len(centers), device=features.device)
-    for _ in range(iterations - 1):
+    going = torch.ones_like(running, dtype=torch.bool)
+    look_every = 1 if features.device.type == "cpu" else LOOK_EVERY_ON_GPU
+    for iteration in range(1, iterations):
         shift = (step.centers - centers).norm(dim=2).sum(dim=1)
-        going = shift.square() >= tolerance
-        running, centers = running[going], step.centers[going]
-        if not len(running):
-            break
+        going, centers = going & (shift.square() >= tolerance), step.centers
+        if iteration % look_every == 0:
+            running, centers, going = running[going], centers[going], going[going]
+            if not len(running):
+                break
         step = _step(features, fixed, centers)
-        better = step.inertia < best.inertia[running]
+        better = going & (step.inertia < best.inertia[running])
         for kept, value in zip(best, step, strict=True):
-            kept[running[better]] = value[better]
+            chosen = better.view(-1, *(1 for _ in value.shape[1:]))
+            kept[running] = torch.where(chosen, value, kept[running])
     winner = int(best.inertia.argmin())
     return KMeans(best.assignments[winner], best.centers[winner], float(best.inertia[winner]))
 
@@ -178,8 +185,7 @@ def _step(features: torch.Tensor, fixed: _Fixed, centers: torch.Tensor) -> _Step
     counts = fixed.counts + members.sum(dim=0)
     sums = fixed.sums + (members.flatten(1).T @ features).view_as(centers)
     averages = sums / counts.clamp(min=1)[:, :, None]
-    if (counts == 0).any():
-        _refill(averages, counts, features, nearest.T)
+    averages = _refilled(averages, counts == 0, features, nearest.T)
     # sum over a class of |x - m|^2, from its sums
     own = (
         fixed.squares
@@ -189,14 +195,19 @@ def _step(features: torch.Tensor, fixed: _Fixed, centers: torch.Tensor) -> _Step
     return _Step(assignments.T, nearest.sum(dim=0) + own.sum(dim=1), averages)
 
 
-def _refill(
-    averages: torch.Tensor, counts: torch.Tensor, features: torch.Tensor, distances: torch.Tensor
-) -> None:
-    """Put empty clusters, in place, on the samples that are farthest from their own center."""
-    for restart in (counts == 0).any(dim=1).nonzero().flatten().tolist():
-        empty = (counts[restart] == 0).nonzero().flatten()
-        farthest = distances[restart].topk(min(len(empty), len(features))).indices
-        averages[restart, empty[: len(farthest)]] = features[farthest]
+def _refilled(
+    centers: torch.Tensor, empty: torch.Tensor, features: torch.Tensor, distances: torch.Tensor
+) -> torch.Tensor:
+    """Return centers ``[R, K, D]``, empty ones on the samples farthest from their own center."""
+    most = min(empty.shape[1], len(features))
+    if features.device.type == "cpu":  # where asking how many are empty costs nothing
+        most = min(most, int(empty.sum(dim=1).max()))
+    if not most:
+        return centers
+    farthest = distances.topk(most, dim=1).indices
+    rank = empty.cumsum(dim=1) - 1
+    samples = farthest.gather(1, rank.clamp(0, most - 1))
+    return torch.where((empty & (rank < most))[:, :, None], features[samples], centers)
 
 
 class Preparation(NamedTuple):

@@ -26,6 +26,7 @@ from trainables.context import Context
 from trainables.experiment import Discover, Rebalance, Screen
 from trainables.head_losses import HeadLoss
 from trainables.head_training import HeadJob
+from trainables.kmeans import LOOK_EVERY_ON_GPU, KMeans, constrained_kmeans
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.clusterers import Clusterer
 from trainables.methods.heads import Head
@@ -253,6 +254,41 @@ def discovered(settings: Discover) -> Callable[[Context], Any]:
 @pytest.mark.parametrize("name", sorted(Clusterer.shelf))
 def test_clusters_are_computed_on_the_device(name: str, clusters: int | None) -> None:
     check_same(discovered(Discover(clusterer=name, num_clusters=clusters, max_clusters=4)))  # type: ignore[arg-type]
+
+
+def kmeans(device: torch.device, iterations: int) -> KMeans:
+    """Cluster few places with many samples each, so that clusters run empty."""
+    draws = torch.Generator().manual_seed(0)
+    points = torch.randint(0, 4, (60, 2), generator=draws).double()
+    labels = torch.full((60,), -1).index_fill(0, torch.arange(2), 0)
+    uniforms = torch.rand(6, 13, generator=draws, dtype=torch.float64)
+    return constrained_kmeans(
+        points.to(device),
+        labels.to(device),
+        num_clusters=14,
+        uniforms=uniforms,
+        iterations=iterations,
+        tolerance=0.0 if iterations <= LOOK_EVERY_ON_GPU else 1e-4,
+    )
+
+
+@pytest.mark.parametrize("iterations", [1, 2, LOOK_EVERY_ON_GPU, 50])
+def test_kmeans_is_the_same_on_the_device(iterations: int) -> None:
+    expected = kmeans(torch.device("cpu"), iterations)
+    with pretend_device():
+        found = kmeans(THERE, iterations)
+        assert torch.equal(found.assignments.cpu(), expected.assignments)
+        torch.testing.assert_close(found.centers.cpu(), expected.centers)
+    assert found.inertia == pytest.approx(expected.inertia, abs=1e-9)
+
+
+def test_no_iteration_of_kmeans_waits() -> None:
+    counted = []
+    for iterations in (2, LOOK_EVERY_ON_GPU):
+        with pretend_device() as waits:
+            kmeans(THERE, iterations)
+        counted.append(list(waits))
+    assert counted[0] == counted[1]
 
 
 @pytest.mark.parametrize("name", sorted(PseudoLabeler.shelf))
