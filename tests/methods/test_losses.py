@@ -137,7 +137,12 @@ def test_loss_and_gradient_equal_official_code(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "beta"), [("cb_weights_b0.99", 0.99), ("cb_weights_b0.999", 0.999)]
+    ("case", "beta"),
+    [
+        ("cb_weights_b0.99", 0.99),
+        ("cb_weights_b0.999", 0.999),
+        ("ldam_drw_weights_ep160", LDAM().beta),
+    ],
 )
 def test_effective_number_weights_equal_official_code(case: str, beta: float) -> None:
     weights = effective_number_weights(GOLDEN.inputs(case)["class_counts"], beta=beta)
