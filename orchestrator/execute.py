@@ -49,6 +49,8 @@ class StoreExecutor:
             stored, passed_on = self.group(step, key, context.report)
         else:
             stored, passed_on = self._here(step, key, inputs, context)
+        if not stored.reused:
+            course_of(step, self.digests, context.seed).end(self.store.place)
         for row in stored.history[passed_on:] if self.replay else ():
             context.report({k: v for k, v in row.items() if k != "epoch"}, int(row["epoch"]))
         self.digests.update(stored.digests)

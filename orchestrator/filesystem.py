@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlparse
@@ -53,6 +54,10 @@ class Place(Protocol):
 
     def set_aside(self, folder: str, to: str) -> None:
         """Move a folder out of the way; nothing happens when it is not there."""
+        ...
+
+    def remove(self, folder: str) -> None:
+        """Delete a published folder; nothing happens when it is not there."""
         ...
 
 
@@ -124,6 +129,16 @@ class LocalPlace:
             (self.root / folder).rename(target)
         except FileNotFoundError:
             return
+
+    def remove(self, folder: str) -> None:
+        """Rename the folder to a draft, so that it is gone at once, and delete that."""
+        target = self.root / folder
+        gone = target.parent / f"{DRAFT}{target.name}-{uuid.uuid4().hex}"
+        try:
+            target.rename(gone)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 class RemotePlace:
@@ -201,6 +216,14 @@ class RemotePlace:
             target = f"{self.root}/{to}{path[path.index(folder) + len(folder) :]}"
             self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
             self.filesystem.move(path, target)
+
+    def remove(self, folder: str) -> None:
+        """Delete the manifest first, so that the folder is gone at once, then the rest."""
+        path = f"{self.root}/{folder}"
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_file(f"{path}/manifest.json")
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_dir(path)
 
 
 def open_place(storage: str, filesystem: Any = None) -> Place:

@@ -21,7 +21,8 @@ from trainables.errors import ConfigError
 from trainables.experiment import Experiment
 
 REDUCTION_FACTOR = 2  # a rung costs what it adds, so that many small ones are cheap
-RUNGS = 4
+RUNGS = 5
+LOWEST = 3  # epochs; after one or two most recipes guess, and their order is chance
 UNTIL = "classify.training.until"
 RUNG, PROMOTED_FROM, RETRY_OF = "rung", "promoted_from", "retry_of"  # attributes in the study
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -38,11 +39,11 @@ class Ladder:
     """Promotion-type asynchronous successive halving (ASHA) with the search's own objective.
 
     Rung ``k`` of ``K`` trains the classifier for ``epochs / eta^(K - 1 - k)`` epochs, rounded up,
-    of the whole schedule. A recipe is promoted as soon as it is among the best ``floor(n / eta)``
-    of the ``n`` that ended on its rung; the highest rung with somebody to promote comes first, and
-    a new recipe starts where there is none. When the trials that are left are just enough to bring
-    the best recipe to the top, they do that. Below the top, ``update.mode: full`` trains the head
-    only.
+    of the whole schedule; there is no rung of less than ``lowest`` epochs. A recipe is promoted as
+    soon as it is among the best ``floor(n / eta)`` of the ``n`` that ended on its rung; the highest
+    rung with somebody to promote comes first, and a new recipe starts where there is none. When the
+    trials that are left are just enough to bring the best recipe to the top, they do that. Below
+    the top, ``update.mode: full`` trains the head only.
 
     Args:
         base: The recipe that the search varies.
@@ -50,6 +51,7 @@ class Ladder:
         num_trials: Trials of the search, promotions counted.
         reduction_factor: ``eta``: one in so many goes on.
         rungs: ``K``, at most; a short training has fewer.
+        lowest: Epochs that the lowest rung has at least.
 
     Raises:
         ConfigError: There is more than one objective, nothing to shorten, or the top is out of
@@ -61,6 +63,9 @@ class Ladder:
         >>> accuracy = Objective(metric="accuracy", mode="max")
         >>> Ladder(Experiment(), [accuracy], num_trials=24).milestones  # of 30 epochs
         [4, 8, 15, 30]
+        >>> longer = Experiment.model_validate({"classify": {"training": {"epochs": 200}}})
+        >>> Ladder(longer, [accuracy], num_trials=24).milestones
+        [13, 25, 50, 100, 200]
     """
 
     def __init__(
@@ -71,23 +76,25 @@ class Ladder:
         num_trials: int,
         reduction_factor: int = REDUCTION_FACTOR,
         rungs: int = RUNGS,
+        lowest: int = LOWEST,
     ) -> None:
         if len(objectives) != 1:
             raise ConfigError(
                 "the scheduler 'ladder' compares by one objective; give one --objective METRIC:max "
                 f"or :min; received {', '.join(o.metric for o in objectives)}"
             )
-        training = base.classify.training
-        if training.epochs < 2 or training.until:
-            raise ConfigError(
-                "the scheduler 'ladder' shortens the training of the classifier: "
-                "classify.training.epochs must be at least 2 and classify.training.until 0; "
-                f"received {training.epochs} and {training.until}"
-            )
         self.maximize = objectives[0].mode == "max"
-        self.factor, self.most = reduction_factor, rungs
+        self.factor, self.most, self.lowest = reduction_factor, rungs, lowest
+        training = base.classify.training
         self.milestones = self.epochs(training.epochs)
         self.top = len(self.milestones) - 1
+        if self.top == 0 or training.until:
+            least = max(2, self.factor * (lowest - 1) + 1)
+            raise ConfigError(
+                "the scheduler 'ladder' shortens the training of the classifier: "
+                f"classify.training.epochs must be at least {least} "
+                f"and classify.training.until 0; received {training.epochs} and {training.until}"
+            )
         if num_trials <= self.top:
             raise ConfigError(
                 f"the scheduler 'ladder' has {self.top + 1} rungs, a trial each: --trials must be "
@@ -96,7 +103,8 @@ class Ladder:
 
     def epochs(self, whole: int) -> list[int]:
         """Return the epochs of each rung for a training of ``whole`` epochs, lowest first."""
-        return sorted({-(-whole // self.factor**k) for k in range(self.most)})
+        shorter = (-(-whole // self.factor**k) for k in range(1, self.most))
+        return sorted({whole, *(epochs for epochs in shorter if epochs >= self.lowest)})
 
     def changes(self, recipe: Experiment, rung: int) -> dict[str, Scalar]:
         """Return what shortens a recipe to a rung: nothing at the top.
@@ -105,9 +113,9 @@ class Ladder:
         that can't be shortened has no rung but the top.
         """
         classify, above = recipe.classify, self.top - rung
-        if above == 0 or classify.training.epochs < 2 or classify.self_trainer.reads:
-            return {}
         epochs = self.epochs(classify.training.epochs)
+        if above == 0 or len(epochs) == 1 or classify.self_trainer.reads:
+            return {}
         found: dict[str, Scalar] = {UNTIL: epochs[max(0, len(epochs) - 1 - above)]}
         if recipe.update.mode == "full":
             found["update.mode"] = "head"

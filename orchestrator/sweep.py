@@ -21,11 +21,14 @@ if __name__ == "__main__":  # its own folder must not shadow modules, its projec
 from orchestrator.options import SweepOptions, local_folder
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from ray.tune import Tuner
     from rich.console import Console
 
     from orchestrator.progress import SweepDisplay
     from orchestrator.records import FinalistRecord, SweepRecord, TrialRecord
+    from orchestrator.registry import Registry
     from orchestrator.search import StudySearcher
     from orchestrator.tracking import Tracker
     from trainables.experiment import Experiment
@@ -73,6 +76,7 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
         if job.done:
             job.run_finalists()
             job.promote()
+            job.discard_states()
     except KeyboardInterrupt:  # Tune takes the signal itself, but only while trials run
         job.done = False
     finally:
@@ -130,6 +134,7 @@ class SweepJob:
             record.objectives = [parse_objective(o) for o in search_spaces.objectives(record.study)]
         self.objectives = list(options.objectives or record.objectives)
         self.tracker = self._open_tracker()
+        self._registry: Future[Registry] | None = None
 
     def _open_tracker(self) -> Tracker:
         from orchestrator.tracking import Tracker
@@ -210,7 +215,7 @@ class SweepJob:
             metric=FIDELITY_METRIC,
             mode="max",
             # one more than there are: the last epoch of the classifier is not the trial's end
-            max_epochs=self.base.classify.training.epochs + 1,
+            max_epochs=sum(p.training.epochs for p in self.base.classify.phases()) + 1,
             folder=self.folder,
         )
         callback = SweepCallback(
@@ -268,6 +273,7 @@ class SweepJob:
 
         from orchestrator.cluster import trial_resources
         from orchestrator.finalists import choose, is_baseline, run_seed
+        from orchestrator.registry import open_aside
 
         chosen = choose(self.record.trials, self.objectives, self.options.finalists)
         tested = [trial.params for trial in chosen]
@@ -292,6 +298,8 @@ class SweepJob:
             ]
             for trial in chosen
         }
+        if self.options.promote:
+            self._registry = open_aside(self.tracker.uri)
         self.record.finalists = [
             self._finalist(trial, ray.get(pending[trial.trial_id])) for trial in chosen
         ]
@@ -340,7 +348,7 @@ class SweepJob:
         from orchestrator.comparison import gate_metrics
         from orchestrator.finalists import winner
         from orchestrator.promote import promote
-        from orchestrator.registry import Registry
+        from orchestrator.registry import open_aside
 
         if not self.options.promote or not self.record.finalists:
             return
@@ -353,13 +361,19 @@ class SweepJob:
             raise RuntimeError(f"the run of {best.run_ids[0]} did not arrive at {self.tracker.uri}")
         self.record.promotion = promote(
             gate_metrics(best),
-            registry=Registry(self.tracker.uri),
+            registry=(self._registry or open_aside(self.tracker.uri)).result(),
             model=self.options.model,
             folder=self._model_folder(best.trial_id),
             run_id=run_id,
             tags={"orchestrator.sweep": self.record.name, "orchestrator.trial": best.trial_id},
         )
         self.record.save(self.folder)
+
+    def discard_states(self) -> None:
+        """Remove what a ladder kept for recipes that might have been promoted."""
+        from orchestrator.leftovers import discard_ended
+
+        discard_ended(self.record, storage=self._storage(), folder=self.folder)
 
     def close(self) -> None:
         """Save the record, end the sweep's run, and stop the tracker."""

@@ -14,7 +14,7 @@ from orchestrator.records import SweepRecord, TrialRecord
 pytestmark = pytest.mark.slow
 
 TRIALS = 7
-EPOCHS = 8  # rungs 1, 2, 4, 8
+EPOCHS = 24  # rungs 3, 6, 12, 24
 COMMAND = (
     sys.executable, "orchestrator/sweep.py", "--name", "killed", "--trials", str(TRIALS),
     "--scheduler", "ladder", "--study", "long_tail", "--finalists", "1", "--seeds", "1",
@@ -69,7 +69,7 @@ def test_no_trial_is_lost_and_the_top_is_reached(record: tuple[SweepRecord, Path
     assert {t.number: t.state for t in sweep.trials} == {
         number: trial.state.name for number, trial in in_study.items()
     }
-    assert {until(t) for t in sweep.trials} == {1, 2, 4, 8}
+    assert {until(t) for t in sweep.trials} == {3, 6, 12, 24}
     for trial in sweep.trials:
         assert trial.state == ("COMPLETE" if until(trial) == EPOCHS else "PRUNED")
         assert trial.metrics["evaluate/accuracy/balanced"] > 0
@@ -94,7 +94,7 @@ def test_what_was_promoted_before_the_kill_is_promoted_once(
 def test_a_promotion_takes_over_what_the_rung_below_trained(
     record: tuple[SweepRecord, Path],
 ) -> None:
-    below = {1: 0, 2: 1, 4: 2, 8: 4}
+    below = {3: 0, 6: 3, 12: 6, 24: 12}
     for trial in record[0].trials:
         (use,) = (use for use in trial.stages if use.stage == "classify")
         assert [row["epoch"] for row in use.history] == list(range(1, until(trial) + 1))
@@ -103,7 +103,12 @@ def test_a_promotion_takes_over_what_the_rung_below_trained(
 
 def test_the_page_says_how_far_each_trial_trained(record: tuple[SweepRecord, Path]) -> None:
     page = (record[1] / "sweeps" / "killed" / "report.html").read_text(encoding="utf-8")
-    for epochs in (1, 2, 4):
+    for epochs in (3, 6, 12):
         assert f"pruned after {epochs} epochs" in page
     (winner, *_) = record[0].finalists
     assert "classify.training.until" not in winner.params
+
+
+def test_no_state_is_left_to_go_on_from(record: tuple[SweepRecord, Path]) -> None:
+    assert list(record[1].glob("stages/classify/*/manifest.json"))
+    assert not list(record[1].glob("states/classify/*/*"))

@@ -1,6 +1,7 @@
 """A longer training takes over what a shorter one trained, through the store, whoever asks."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from pyarrow.fs import FileSystem
 
-from orchestrator.continuation import Course, course_of
+from orchestrator.continuation import Course, course_of, discard_states
 from orchestrator.execute import Outcome, execute
 from orchestrator.filesystem import LocalPlace, Place, RemotePlace
 from orchestrator.memory import memory_of
@@ -82,7 +83,19 @@ def test_no_epoch_is_trained_twice_and_the_result_is_the_same(
     assert outcome.metrics == expected.metrics
     for name, tensor in expected.artifacts["backbone"].state.items():
         assert torch.equal(outcome.artifacts["backbone"].state[name], tensor), name
-    assert [int(path.name) for path in states(storage)] == [2, 4]
+    assert states(storage) == [], "the whole training is stored"
+
+
+def test_of_a_training_that_stops_half_way_the_longest_state_stays(
+    base: Experiment, tmp_path: Path, trained: list[int]
+) -> None:
+    for until in (1, 2, 4):
+        go(base, tmp_path, classify__training__until=until)
+        assert [int(path.name) for path in states(tmp_path)] == [until]
+    go(base, tmp_path)
+    go(base, tmp_path, classify__training__until=3)
+    assert states(tmp_path) == [], "who needs it has the whole training's result"
+    assert trained == [1, 2, 3, 4, 5, 1, 2, 3]
 
 
 def test_another_recipe_on_the_same_trunk_goes_on_too(
@@ -109,20 +122,29 @@ def test_another_training_begins_anew(
     assert trained == [1, 2, 3]
 
 
+@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:-9]), Path.unlink])
 def test_a_damaged_state_is_moved_away_and_the_one_before_is_used(
-    base: Experiment, tmp_path: Path, trained: list[int], caplog: pytest.LogCaptureFixture
+    base: Experiment,
+    tmp_path: Path,
+    trained: list[int],
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], Any],
 ) -> None:
-    for until in (1, 2):
-        go(base, tmp_path, classify__training__until=until)
-    path = next(states(tmp_path)[-1].glob("*.checkpoint"))
-    path.write_bytes(path.read_bytes()[:-9])
+    go(base, tmp_path, classify__training__until=2)
+    (longer,) = states(tmp_path)
+    kept = tmp_path / "kept"
+    longer.rename(kept)
+    go(base, tmp_path, classify__training__until=1)
+    kept.rename(longer)  # as one that was published while the shorter one trained
+    path = next(longer.glob("*.checkpoint"))
+    damage(path)
     trained.clear()
     with caplog.at_level(logging.WARNING):
         outcome = go(base, tmp_path, classify__training__until=3)
     assert classified(outcome).continued == 1
     assert trained == [2, 3]
     assert "is damaged; moved away" in caplog.text
-    assert [int(path.name) for path in states(tmp_path)] == [1, 3]
+    assert [int(path.name) for path in states(tmp_path)] == [3]
 
 
 def test_a_state_holds_no_code_and_no_scratch_is_left(base: Experiment, tmp_path: Path) -> None:
@@ -162,7 +184,7 @@ class TestPlaces:
         return folder
 
     def test_the_longest_that_is_not_too_long_is_taken(self, place: Place, tmp_path: Path) -> None:
-        for epochs in (2, 4, 8):
+        for epochs in (8, 4, 2):  # shorter ones that come later stay
             made = self.scratch(tmp_path, f"made{epochs}", epochs - 1, epochs)
             Course(FAMILY, epochs).keep(place, made)
         for until, expected in ((1, 0), (2, 2), (3, 2), (7, 4), (9, 8), (0, 8)):
@@ -186,9 +208,48 @@ class TestPlaces:
         assert (behind / "classify-precision.json").read_text() == '"made"', "its own choice fits"
 
     def test_nothing_is_kept_of_what_did_not_get_there(self, place: Place, tmp_path: Path) -> None:
+        assert place.names(FAMILY) == []
         Course(FAMILY, 4).keep(place, self.scratch(tmp_path, "short", 3))
         Course(FAMILY, 0).keep(place, self.scratch(tmp_path, "whole", 4))
         assert place.names(FAMILY) == []
+
+    def test_a_longer_state_takes_the_place_of_shorter_ones(
+        self, place: Place, tmp_path: Path
+    ) -> None:
+        for epochs in (2, 4, 8):
+            Course(FAMILY, epochs).keep(place, self.scratch(tmp_path, f"made{epochs}", epochs))
+            assert place.names(FAMILY) == [f"{epochs:06d}"]
+        Course(FAMILY, 16).end(place)
+        assert place.names(FAMILY) == ["000008"], "that was not the whole training"
+        Course(FAMILY).end(place)
+        assert place.names(FAMILY) == []
+
+    def test_only_states_of_these_results_that_nobody_needs_are_discarded(
+        self, place: Place, tmp_path: Path
+    ) -> None:
+        for number, result in enumerate(("poor", "shared", "another")):
+            course = Course(FAMILY[:-1] + str(number), 4, result)
+            course.keep(place, self.scratch(tmp_path, result, 4))
+        assert discard_states(place, ["poor", "shared"], needed=["shared", "absent"]) == 1
+        left = [number for number in range(3) if place.names(FAMILY[:-1] + str(number))]
+        assert left == [1, 2]
+        assert discard_states(place, ["poor"]) == 0
+
+    def test_a_state_that_is_removed_while_it_is_read_is_none(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Course(FAMILY, 4).keep(place, self.scratch(tmp_path, "made", 4))
+        real = type(place).fetched
+
+        def late(self: Any, folder: str, files: Any) -> Any:
+            self.remove(folder)
+            return real(self, folder, files)
+
+        monkeypatch.setattr(type(place), "fetched", late)
+        (tmp_path / "new").mkdir()
+        assert Course(FAMILY, 8).resume(place, tmp_path / "new") == 0
+        assert not list((tmp_path / "new").iterdir())
+        assert place.names("damaged/states/classify") == []
 
     def test_the_first_state_stays(self, place: Place, tmp_path: Path) -> None:
         for name in ("first", "second"):

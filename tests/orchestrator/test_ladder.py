@@ -32,9 +32,8 @@ BASE = assign(Experiment(), {"classify.training.epochs": 16})  # rungs 2, 4, 8, 
 
 
 def ladder(**given: Any) -> Ladder:
-    return Ladder(
-        given.pop("base", BASE), [given.pop("objective", ACCURACY)], **{"num_trials": 99} | given
-    )
+    usual = {"num_trials": 99, "rungs": 4, "lowest": 1}
+    return Ladder(given.pop("base", BASE), [given.pop("objective", ACCURACY)], **usual | given)
 
 
 @pytest.fixture
@@ -225,6 +224,20 @@ def test_a_recipe_with_other_epochs_has_rungs_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("epochs", "rungs"),
+    [(5, [3, 5]), (15, [4, 8, 15]), (24, [3, 6, 12, 24]), (100, [7, 13, 25, 50, 100])],
+)
+def test_no_rung_is_so_low_that_all_guess(epochs: int, rungs: list[int]) -> None:
+    base = assign(BASE, {"classify.training.epochs": epochs})
+    assert Ladder(base, [ACCURACY], num_trials=99).milestones == rungs
+
+
+def test_a_recipe_too_short_for_a_rung_below_starts_at_the_top() -> None:
+    short = assign(BASE, {"classify.training.epochs": 4})
+    assert [ladder(lowest=3).changes(short, rung) for rung in range(3)] == [{}] * 3
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"classify.training.epochs": 0},
@@ -381,6 +394,7 @@ def test_a_report_counts_recipes_and_not_rungs(tmp_path: Path) -> None:
     [
         ({"num_trials": 3}, "--trials must be at least 4; received 3"),
         ({"base": assign(BASE, {"classify.training.epochs": 1})}, "must be at least 2"),
+        ({"base": assign(BASE, {"classify.training.epochs": 4}), "lowest": 3}, "at least 5 and"),
         ({"base": assign(BASE, {UNTIL: 3})}, "received 16 and 3"),
     ],
 )
