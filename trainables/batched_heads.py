@@ -7,6 +7,7 @@ axis in memory, so that each operation runs over full vectors: that layout is mo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -145,9 +146,10 @@ def _all_free(module: nn.Module) -> bool:
     return all(parameter.requires_grad for parameter in module.parameters())
 
 
-def _content(*tensors: Tensor) -> tuple[float, ...]:
-    """Return tensors as numbers: equal ones give equal numbers."""
-    return tuple(number for tensor in tensors for number in tensor.flatten().tolist())
+def _content(*tensors: Tensor) -> tuple[bytes, ...]:
+    """Return digests of tensors, which are equal for equal numbers."""
+    raw = (tensor.detach().cpu().contiguous().view(torch.uint8).numpy() for tensor in tensors)
+    return tuple(hashlib.blake2b(values.data).digest() for values in raw)
 
 
 def _width(job: HeadJob, *, on_cpu: bool) -> int:

@@ -90,7 +90,8 @@ def merit(classifier: Classifier, features: Tensor, labels: Tensor) -> tuple[flo
 
     The second decides where the first is equal, which few images make likely.
     """
-    logits = predict_logits(classifier, features)
+    # counted on the CPU: class by class is too little for a GPU, and each would be waited for
+    logits, labels = predict_logits(classifier, features).cpu(), labels.cpu()
     right = (logits.argmax(1) == labels).double()
     surprise = nn.functional.cross_entropy(logits.double(), labels, reduction="none")
     classes = [labels == label for label in labels.unique()]

@@ -44,7 +44,6 @@ COMPANIONS: tuple[dict[str, object], ...] = (
     {},
     {"head": {"experts": {"count": 3}}},
     {"loss": "joint"},
-    {"mode": "full"},
 )
 
 
@@ -71,6 +70,8 @@ def settings_with(stage: str, setting: str, name: str) -> Any:
         own["method"] = "simclr"
     if "training" in kind.model_fields:
         own["training"] = TRAINING
+    if stage == "update":
+        own["mode"] = "full"  # the head alone is updated by the recipe below
     if setting == "shift_augmentation":
         own |= {"batchnorm": "shifted", "shift_steps": 2}
     refusals = []

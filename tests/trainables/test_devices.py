@@ -28,30 +28,47 @@ from trainables.head_losses import HeadLoss
 from trainables.head_training import HeadJob
 from trainables.kmeans import LOOK_EVERY_ON_GPU, KMeans, constrained_kmeans
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
+from trainables.methods.calibrators import Calibrator
 from trainables.methods.clusterers import Clusterer
 from trainables.methods.heads import Head
 from trainables.methods.losses import Loss
 from trainables.methods.pseudo_labelers import PseudoLabeler
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.scores import Score
+from trainables.methods.thresholds import Threshold
 from trainables.objectives import HEAD_TENSORS
 from trainables.pipeline import uses_oracle, views_read
 from trainables.stages import discover, rebalance, score
 
+Run = Callable[[Context], Any]
+Check = Callable[[Run], list[str]]
 HEADS = ("linear", {"experts": {"count": 3, "own": "nothing"}})  # one of them fits any correction
 
 
-def check_same(run: Callable[[Context], Any]) -> list[str]:
-    """Run on the CPU and on the device; the results must be equal, and on the CPU."""
-    expected = tensors(run(Context()))
-    with pretend_device() as waits:
-        result = run(ThereContext(device=THERE))
-    found = tensors(result)
+@pytest.fixture(params=["pretended", pytest.param("cuda", marks=pytest.mark.gpu)])
+def check_same(request: pytest.FixtureRequest) -> Check:
+    """Run on the CPU and on a device: results must be equal, and on the CPU; gives the waits."""
+
+    def pretended(run: Run) -> list[str]:
+        expected = tensors(run(Context()))
+        with pretend_device() as waits:
+            result = run(ThereContext(device=THERE))
+        check(tensors(result), expected, rtol=1e-5, atol=1e-6)
+        return waits
+
+    def cuda(run: Run) -> list[str]:
+        result = run(Context(device=torch.device("cuda")))
+        check(tensors(result), tensors(run(Context())), rtol=1e-3, atol=1e-4)
+        return []
+
+    return pretended if request.param == "pretended" else cuda
+
+
+def check(found: list[Tensor], expected: list[Tensor], **tolerance: float) -> None:
     assert found
     assert not any(isinstance(tensor, There) for tensor in found), "the result is on the device"
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
-    return waits
+        torch.testing.assert_close(one, other, equal_nan=True, **tolerance)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +127,7 @@ def test_what_waits_is_counted(wait: Callable[[Tensor], object]) -> None:
     assert waits
 
 
-def rebalanced(method: object, head: object) -> Callable[[Context], Any]:
+def rebalanced(method: object, head: object) -> Run:
     settings = Rebalance(method=method)  # type: ignore[arg-type]
     more: dict[str, Any] = {}
     if uses_oracle(settings):
@@ -145,7 +162,7 @@ def fitting_head(method: object) -> object:
 
 
 @pytest.mark.parametrize("name", sorted(Rebalancer.shelf))
-def test_a_correction_is_computed_on_the_device(name: str) -> None:
+def test_a_correction_is_computed_on_the_device(name: str, check_same: Check) -> None:
     check_same(rebalanced(name, fitting_head(name)))
 
 
@@ -157,7 +174,7 @@ TRAINED = [
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_no_step_of_a_correction_waits(name: str) -> None:
+def test_no_step_of_a_correction_waits(name: str, check_same: Check) -> None:
     head = fitting_head(name)
     few, many = (
         check_same(rebalanced({name: {"epochs": epochs, "batch_size": 8}}, head))
@@ -170,7 +187,7 @@ HEAD_LOSSES = [name for name, loss in sorted(Loss.shelf.items()) if loss.needs()
 
 
 @pytest.mark.parametrize("loss", HEAD_LOSSES)
-def test_no_step_with_a_loss_waits(loss: str) -> None:
+def test_no_step_with_a_loss_waits(loss: str, check_same: Check) -> None:
     few, many = (
         check_same(rebalanced({"crt": {"epochs": n, "batch_size": 8, "loss": loss}}, "linear"))
         for n in (1, 3)
@@ -217,11 +234,10 @@ def test_no_step_of_many_heads_waits(head: str) -> None:
     assert counted[0] == counted[1]
 
 
-@pytest.mark.parametrize("name", sorted(Score.shelf))
-def test_a_score_is_computed_on_the_device(name: str) -> None:
+def screened(**chosen: object) -> Run:
     def run(context: Context) -> Any:
         return score.run(
-            Screen(method=name, calibrator="temperature", threshold="known_recall"),  # type: ignore[arg-type]
+            Screen(**{"threshold": "known_recall", **chosen}),  # type: ignore[arg-type]
             classifier=classifier("linear"),
             features=FEATURES,
             known_train=TRAIN,
@@ -229,10 +245,25 @@ def test_a_score_is_computed_on_the_device(name: str) -> None:
             context=context,
         )
 
-    check_same(run)
+    return run
 
 
-def discovered(settings: Discover) -> Callable[[Context], Any]:
+@pytest.mark.parametrize("name", sorted(Score.shelf))
+def test_a_score_is_computed_on_the_device(name: str, check_same: Check) -> None:
+    check_same(screened(method=name))
+
+
+@pytest.mark.parametrize("name", sorted(Calibrator.shelf))
+def test_a_calibrator_serves_the_device(name: str, check_same: Check) -> None:
+    check_same(screened(calibrator=name))
+
+
+@pytest.mark.parametrize("name", sorted(Threshold.shelf))
+def test_a_threshold_serves_the_device(name: str, check_same: Check) -> None:
+    check_same(screened(threshold=name))
+
+
+def discovered(settings: Discover) -> Run:
     truth = PoolLabels(UNKNOWN.labels, CLASSES, NOVEL, "")
     more: dict[str, Any] = {"pool_labels": truth} if uses_oracle(settings) else {}
 
@@ -252,7 +283,9 @@ def discovered(settings: Discover) -> Callable[[Context], Any]:
 
 @pytest.mark.parametrize("clusters", [NOVEL, None])
 @pytest.mark.parametrize("name", sorted(Clusterer.shelf))
-def test_clusters_are_computed_on_the_device(name: str, clusters: int | None) -> None:
+def test_clusters_are_computed_on_the_device(
+    name: str, clusters: int | None, check_same: Check
+) -> None:
     check_same(discovered(Discover(clusterer=name, num_clusters=clusters, max_clusters=4)))  # type: ignore[arg-type]
 
 
@@ -292,5 +325,5 @@ def test_no_iteration_of_kmeans_waits() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PseudoLabeler.shelf))
-def test_pseudo_labels_are_computed_on_the_device(name: str) -> None:
+def test_pseudo_labels_are_computed_on_the_device(name: str, check_same: Check) -> None:
     check_same(discovered(Discover(pseudo_labeler=name, num_clusters=NOVEL)))  # type: ignore[arg-type]
