@@ -27,7 +27,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 ROWS = Path("runs/benchmarks")
 TAKES = {
-    "--data": ("gpu", "gpu_trials", "loader", "small_budget", "timm_train"),
+    "--data": ("gpu", "gpu_fused", "gpu_trials", "loader", "small_budget", "timm_train"),
     "--script": ("timm_train",),
 }
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,10 @@ def reproduce(
     at_once: Annotated[
         int | None,
         typer.Option(min=1, help="Runs at a time, on Ray; default one, without it."),
+    ] = None,
+    fuse: Annotated[
+        int | None,
+        typer.Option(min=1, help="Seeds trained together; default all on a GPU, 1 on a CPU."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to run on; auto: the one of this machine.")
@@ -50,13 +55,14 @@ def reproduce(
     whole = tables.recipes(chosen, folder, sets or (), tables.Wanted(seeds=every_seed))
     load_deferred()
     from orchestrator.options import local_folder
+    from orchestrator.reproduce import Runner, one_by_one
     from orchestrator.reproduce import reproduce as run_table
 
-    runner = None
+    runner: Runner = partial(one_by_one, fuse=fuse)
     if address is not None or (at_once or 1) > 1:
         from orchestrator.table_tasks import ClusterRunner
 
-        runner = ClusterRunner(at_once, address, typer.echo)
+        runner = ClusterRunner(at_once, address, typer.echo, fuse)
     pages = [] if page is None else [page]
     try:
         record = run_table(

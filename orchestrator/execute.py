@@ -73,7 +73,7 @@ class StoreExecutor:
         history: list[dict[str, float]] = []
 
         def compute(folder: Path) -> Computed:
-            report = _recording(context.report, history)
+            report = recording(context.report, history)
             course = course_of(step, self.digests, context.seed)
             continued = course.resume(self.store.place, folder)
             result = run_step(step, inputs, replace(context, report=report, folder=folder))
@@ -84,7 +84,7 @@ class StoreExecutor:
         return stored, 0 if stored.reused else len(stored.history)
 
 
-def _recording(report: Report, history: list[dict[str, float]]) -> Report:
+def recording(report: Report, history: list[dict[str, float]]) -> Report:
     """Return a report function that also appends to ``history``."""
 
     def both(metrics: Mapping[str, float], step: int) -> None:

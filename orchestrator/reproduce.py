@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
+from orchestrator.ahead import train_ahead
 from orchestrator.environment import git_commit
 from orchestrator.execute import execute
 from orchestrator.options import local_folder
 from orchestrator.records import Record, StageUse
 from orchestrator.results_page import render
 from orchestrator.store import StageStore
-from orchestrator.table_order import StartOrder
+from orchestrator.table_order import StartOrder, num_seeds
 from orchestrator.tables import Recipe, Table
 from trainables.context import Context
 from trainables.errors import ConfigError
@@ -121,13 +122,31 @@ def _with_others(
     return [*mine, *others]
 
 
-def one_by_one(runs: Sequence[Recipe], storage: str) -> Iterator[CellRecord]:
-    """Run recipes in this process, on a GPU if there is one, without Ray."""
+def one_by_one(
+    runs: Sequence[Recipe], storage: str, *, fuse: int | None = None
+) -> Iterator[CellRecord]:
+    """Run recipes in this process, on a GPU if there is one, without Ray.
+
+    Args:
+        runs: The recipes.
+        storage: Storage of stage results.
+        fuse: How many trunks that differ in their seed alone are trained together (see
+            `orchestrator.ahead`); ``None``: those of all seeds on a GPU, each alone on a CPU.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    store, order = StageStore(storage), StartOrder(runs)
+    fuse = fuse or usual_fuse(runs, on_gpu=device.type == "cuda")
+    store, order = StageStore(storage), StartOrder(runs, fuse)
     while (position := order.next()) is not None:
+        together = [runs[number].experiment for number in order.together(position)]
+        if together:
+            train_ahead(together, store, device)
         yield run_cell(runs[position], store, device)
         order.finished(position)
+
+
+def usual_fuse(runs: Sequence[Recipe], *, on_gpu: bool) -> int:
+    """Return how many trunks to train together: on a CPU it costs more than one by one."""
+    return num_seeds(runs) if on_gpu else 1
 
 
 def run_cell(run: Recipe, store: StageStore, device: torch.device) -> CellRecord:

@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +74,7 @@ class Stats(NamedTuple):
 
 
 Compute = Callable[[Path], Computed]
+ComputeSeveral = Callable[[Mapping[str, Path]], Mapping[str, Computed]]
 
 
 class StageStore:
@@ -150,6 +151,45 @@ class StageStore:
             time.sleep(wait)
             wait = min(wait * 1.5, LONGEST_WAIT_SECONDS)
 
+    def fill(
+        self,
+        stage: str,
+        keys: Iterable[str],
+        outputs: Mapping[str, type],
+        compute: ComputeSeveral,
+    ) -> list[str]:
+        """Compute several results in one go, ahead of those who will ask; return their keys.
+
+        What is stored, or is being computed by another one, is left out: nobody waits here.
+
+        Args:
+            stage: Name of the stage.
+            keys: Digests of what the results are made from.
+            outputs: Class of each artifact by name.
+            compute: Called with the folder of each key that is left (see `get_or_compute`); may
+                leave keys out.
+        """
+        leases: dict[str, Lease] = {}
+        try:
+            for key in dict.fromkeys(keys):
+                lease = self._leases.try_acquire(f"{stage}/{key}")
+                if lease is not None:
+                    leases[key] = lease
+                    if self._look_again(stage, key, outputs) is not None:
+                        leases.pop(key).release()
+            if not leases:
+                return []
+            start = time.perf_counter()
+            found = compute({key: self._own_folder(stage, key) for key in leases})
+            each = (time.perf_counter() - start) / max(1, len(found))
+            for key, computed in found.items():
+                self._publish(stage, key, outputs, computed, each)
+                self._count(computed=1, seconds_computed=each)
+            return list(found)
+        finally:
+            for lease in leases.values():
+                lease.release()
+
     def find(self, stage: str, key: str, outputs: Mapping[str, type]) -> Stored | None:
         """Return a stage's result if it is there and whole; never waits, never computes."""
         found = self._find(_folder(stage, key), key, outputs)
@@ -158,29 +198,44 @@ class StageStore:
     def _under_lease(
         self, lease: Lease, stage: str, key: str, outputs: Mapping[str, type], compute: Compute
     ) -> Stored:
-        """Look once more, since the last owner may just have finished; then compute."""
+        """Look once more, then compute."""
         try:
-            folder = _folder(stage, key)
-            found = self._find(folder, key, outputs)
-            if isinstance(found, Stored):
-                return found
+            found = self._look_again(stage, key, outputs)
             if found is not None:
-                self._set_aside(folder, found)
-            elif self.place.has(folder):
-                self._set_aside(folder, DamagedError("its manifest is missing"))
-            return self._compute(stage, key, outputs, compute)
+                return found
+            start = time.perf_counter()
+            computed = compute(self._own_folder(stage, key))
+            return self._publish(stage, key, outputs, computed, time.perf_counter() - start)
         finally:  # also when a trial is stopped, by whatever way: the next one takes over
             lease.release()
 
-    def _compute(
-        self, stage: str, key: str, outputs: Mapping[str, type], compute: Compute
-    ) -> Stored:
-        """Run the computation, store its result, and read that back: all users get the same."""
+    def _look_again(self, stage: str, key: str, outputs: Mapping[str, type]) -> Stored | None:
+        """Return what the lease's last owner may just have stored; move away what is damaged."""
+        folder = _folder(stage, key)
+        found = self._find(folder, key, outputs)
+        if isinstance(found, Stored):
+            return found
+        if found is not None:
+            self._set_aside(folder, found)
+        elif self.place.has(folder):
+            self._set_aside(folder, DamagedError("its manifest is missing"))
+        return None
+
+    def _own_folder(self, stage: str, key: str) -> Path:
+        """Return the folder in which a computation keeps what it needs to go on."""
         scratch = self.scratch / stage / key
         scratch.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
-        computed = compute(scratch)
-        seconds = time.perf_counter() - start
+        return scratch
+
+    def _publish(
+        self,
+        stage: str,
+        key: str,
+        outputs: Mapping[str, type],
+        computed: Computed,
+        seconds: float,
+    ) -> Stored:
+        """Store a result, and read it back: all users get the same."""
         _check(stage, computed.artifacts, outputs)
         folder = _folder(stage, key)
         draft = self.place.draft(folder, uuid.uuid4().hex)
@@ -191,7 +246,7 @@ class StageStore:
             logger.warning("%s was stored by another process meanwhile; using that", folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(self.scratch / stage / key, ignore_errors=True)
         stored = self._find(folder, key, outputs)
         if not isinstance(stored, Stored):
             raise OSError(f"{self.place.uri}/{folder} cannot be read back: {stored or 'missing'}")

@@ -6,17 +6,24 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from orchestrator.ahead import train_ahead
 from orchestrator.cluster import await_machines, connect_ray
 from orchestrator.execute import limit_threads, pick_device, rebuild
 from orchestrator.options import local_folder
-from orchestrator.reproduce import CellRecord, run_cell
+from orchestrator.reproduce import CellRecord, run_cell, usual_fuse
 from orchestrator.schedulers import check_resources
 from orchestrator.store import StageStore
 from orchestrator.table_order import StartOrder
 from orchestrator.tables import Recipe
 
 
-def run_task(place: dict[str, Any], tree: dict[str, Any], storage: str, gpus: float) -> CellRecord:
+def run_task(
+    place: dict[str, Any],
+    tree: dict[str, Any],
+    storage: str,
+    gpus: float,
+    together: Sequence[dict[str, Any]] = (),
+) -> CellRecord:
     """Run one recipe with one thread on the CPU or GPU that this task was given.
 
     Args:
@@ -24,10 +31,13 @@ def run_task(place: dict[str, Any], tree: dict[str, Any], storage: str, gpus: fl
         tree: The recipe as plain values.
         storage: Storage of stage results that all machines reach.
         gpus: Share of a GPU that the task holds; 0: none.
+        together: Recipes whose trunks are trained together first, as plain values.
     """
     limit_threads(1)
-    run = Recipe(**place, experiment=rebuild(tree))
-    return run_cell(run, StageStore(storage), pick_device(gpus))
+    store, device = StageStore(storage), pick_device(gpus)
+    if together:
+        train_ahead([rebuild(own) for own in together], store, device)
+    return run_cell(Recipe(**place, experiment=rebuild(tree)), store, device)
 
 
 class ClusterRunner:
@@ -41,12 +51,19 @@ class ClusterRunner:
         at_once: Runs at a time; ``None``: one per GPU, or per CPU where there is no GPU.
         address: Ray cluster to join; ``None``: a running one that Ray knows of, else a local one.
         say: Told what is waited for.
+        fuse: How many trunks that differ in their seed alone one run trains together; ``None``:
+            those of all seeds on a GPU, each alone on a CPU.
     """
 
     def __init__(
-        self, at_once: int | None, address: str | None, say: Callable[[str], None]
+        self,
+        at_once: int | None,
+        address: str | None,
+        say: Callable[[str], None],
+        fuse: int | None = None,
     ) -> None:
         self._at_once, self._address, self._say = at_once, address, say
+        self._fuse = fuse
 
     def __call__(self, runs: Sequence[Recipe], storage: str) -> Iterator[CellRecord]:
         """Yield what each run gave, as they end.
@@ -64,7 +81,7 @@ class ClusterRunner:
         task = ray.remote(num_cpus=1, num_gpus=gpus)(run_task)
         # tasks run in other folders
         storage = storage if "://" in storage else str(local_folder(storage))
-        order = StartOrder(runs)
+        order = StartOrder(runs, self._fuse or usual_fuse(runs, on_gpu=gpus > 0))
         going: dict[Any, int] = {}
         try:
             while True:
@@ -72,7 +89,9 @@ class ClusterRunner:
                     run = runs[position]
                     place = {"row": run.row, "factor": run.factor, "seed": run.seed}
                     tree = run.experiment.model_dump(mode="json")
-                    going[task.remote(place, tree, storage, gpus)] = position
+                    fused = [runs[number].experiment for number in order.together(position)]
+                    trees = [own.model_dump(mode="json") for own in fused]
+                    going[task.remote(place, tree, storage, gpus, trees)] = position
                 if not going:
                     return
                 (ended, *_), _ = ray.wait(list(going), num_returns=1)

@@ -83,11 +83,21 @@ class Checkpoints:
             reports: Of all epochs so far.
             at_once: It is never too soon: a longer training will go on from here.
         """
-        start = time.monotonic()
+        if self.is_due(at_once=at_once):
+            self.save(reports)
+
+    def is_due(self, *, at_once: bool = False) -> bool:
+        """Say whether to save now; see `save_if_due`."""
         seconds = 0.0 if at_once else self.context.checkpoint_seconds
         wait = max(seconds, self.cost / SHARE_OF_TIME) if seconds else 0.0
-        if self.context.folder is None or self.context.rank or start - self.saved < wait:
+        here = self.context.folder is not None and self.context.rank == 0
+        return here and time.monotonic() - self.saved >= wait
+
+    def save(self, reports: list[dict[str, float]]) -> None:
+        """Save after the epoch that made the last of ``reports``."""
+        if self.context.folder is None:
             return
+        start = time.monotonic()
         state = {
             "modules": {name: module.state_dict() for name, module in self.parts.modules.items()},
             "averages": dict(self.parts.averages),

@@ -16,7 +16,7 @@ from trainables.experiment import Training
 from trainables.optimizers import LeanSGD, Optimizer
 from trainables.precision import Precision, resolve_precision
 from trainables.recording import Phase
-from trainables.steps import EagerStep, Step, make_step
+from trainables.steps import EagerStep, Step, counted, make_step
 
 Batch = TypeVar("Batch")
 
@@ -209,25 +209,38 @@ def fit(
         draws = context.own_generator(name, "ambient", epoch, device=str(context.device))
         steps = steps_per_epoch(epoch) if callable(steps_per_epoch) else steps_per_epoch
         with ambient_rng(draws):
-            losses = _epoch(step, epoch_batches(epoch), optimizer, training, epoch, steps)
+            losses = train_epoch(step, epoch_batches(epoch), optimizer, training, epoch, steps)
         average([losses, *running], context)
-        report = _measured(losses, step, optimizer, stage, reports)
+        report = measured(losses, counted(step), optimizer, stage, reports)
         reports.append(report | (after_epoch(epoch) if context.rank == 0 else {}))
         checkpoints.save_if_due(reports, at_once=epoch + 1 == training.until)
         _report(context, reports[-1], epoch + 1)
     return reports
 
 
-def _measured(
-    losses: Tensor, step: Step, optimizer: Optimizer, stage: str, reports: list[dict[str, float]]
+def measured(
+    losses: Tensor,
+    ways: Mapping[str, int],
+    optimizer: Optimizer,
+    stage: str,
+    reports: list[dict[str, float]],
 ) -> dict[str, float]:
-    """Return what an epoch is reported with; its step counts anew from here."""
+    """Return what an epoch is reported with.
+
+    Args:
+        losses: Of each step ``[S]``.
+        ways: How many of the steps ran in a way of their own, by the name of the metric.
+        optimizer: Has the learning rate.
+        stage: Prefix of the metric names.
+        reports: Of the epochs before.
+
+    Raises:
+        NonFiniteLossError: A loss was NaN or infinite.
+    """
     last = reports[-1] if reports else {}
     report = {f"{stage}/loss": _finite_mean(losses, stage, len(reports), last)}
     report[f"{stage}/lr"] = float(optimizer.param_groups[0]["lr"])
-    counts = {"steps": len(losses)}
-    if step.kind:
-        counts[f"steps_{step.kind}"], step.count = step.count, 0
+    counts = {"steps": len(losses), **ways}
     from_start = {f"{stage}/{name}": count for name, count in counts.items()}
     return report | {name: last.get(name, 0.0) + count for name, count in from_start.items()}
 
@@ -238,7 +251,7 @@ def _report(context: Context, metrics: dict[str, float], epoch: int) -> None:
         context.report(metrics, epoch)
 
 
-def _epoch(
+def train_epoch(
     train: Step,
     batches: Iterable[Batch],
     optimizer: Optimizer,
@@ -246,7 +259,7 @@ def _epoch(
     epoch: int,
     steps_per_epoch: int,
 ) -> Tensor:
-    """Train one epoch and return the loss of each step; nothing waits for the device."""
+    """Train one epoch and return the losses of each step; nothing waits for the device."""
     losses = []
     for step, batch in enumerate(batches):
         progress = (epoch + step / steps_per_epoch) / training.epochs

@@ -192,18 +192,20 @@ def run(
     experiment: Experiment,
     context: Context,
     *,
+    stages: Iterable[str] = STAGES,
     views: Views | None = None,
     executor: Executor = run_step,
 ) -> dict[str, Any]:
-    """Run all stages of an experiment and return the newest artifact of each name.
+    """Run an experiment's stages and return the newest artifact of each name.
 
     Args:
         experiment: The recipe.
         context: Device, seed, where to report.
+        stages: Names of the stages to run, in order.
         views: The cut data; built from ``experiment.data`` when absent.
         executor: Runs one step; the stage store's executor reuses stored results.
     """
-    steps = plan(experiment)
+    steps = plan(experiment, stages)
     artifacts: dict[str, Any] = (views or build_views(experiment.data))._asdict()
     for step in steps:
         inputs = {name: artifacts[name] for name in step.inputs}

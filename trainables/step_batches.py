@@ -47,6 +47,11 @@ class StepBatches:
         self.other_loader.views = 1
         self.drawn = lru_cache(maxsize=1)(lambda epoch: self._drawn(settings.sampler, epoch))
 
+    def share_images(self, other: StepBatches) -> None:
+        """Serve the images of another one, which are the same: they are on the device once."""
+        for loader in (self.loader, self.other_loader):
+            loader.images = other.loader.images
+
     def steps(self, epoch: int) -> int:
         """Return the steps of an epoch, on all workers together."""
         return num_steps(len(self.drawn(epoch)[0]), self.settings.training.batch_size)

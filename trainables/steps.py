@@ -21,7 +21,7 @@ class EagerStep:
     """One training step, call by call: loss, gradient, clipping, optimiser.
 
     Args:
-        loss: ``(batch, progress) -> scalar``.
+        loss: ``(batch, progress) -> scalar``; of several models, one for each ``[M]``.
         optimizer: Its parameters are trained.
         training: ``gradient_clip``.
         dtype: ``torch.bfloat16`` computes under autocast with float32 weights.
@@ -47,11 +47,15 @@ class EagerStep:
         with torch.autocast(self.device.type, torch.bfloat16, self.dtype is torch.bfloat16):
             value = self.loss(batch, progress)
         self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward(torch.ones_like(value))
         if self.clip > 0:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            self._clip_gradients()
         self.optimizer.step()
         return value.detach()
+
+    def _clip_gradients(self) -> None:
+        """Scale the gradients so that all of them together are not longer than ``clip``."""
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
 
 
 class CompiledStep:
@@ -87,6 +91,14 @@ class CompiledStep:
 
 
 Step = EagerStep | CompiledStep | RecordedStep
+
+
+def counted(step: Step) -> dict[str, int]:
+    """Return how many steps ran in a way of their own since the last call, by their metric."""
+    if not step.kind:
+        return {}
+    count, step.count = step.count, 0
+    return {f"steps_{step.kind}": count}
 
 
 def make_step(

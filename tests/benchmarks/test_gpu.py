@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-NAMES = ("gpu", "gpu_features", "gpu_trials")
+NAMES = ("gpu", "gpu_features", "gpu_fused", "gpu_trials")
 
 
 def rows(name: str, *arguments: str) -> list[dict[str, object]]:
@@ -31,6 +31,7 @@ def test_the_same_code_runs_on_a_cpu_and_its_results_are_right() -> None:
         ("gpu/fastnet", "DataLoader loop"),
         ("gpu/fastnet", "limit"),
         ("gpu/augmentation", "training epoch"),
+        ("gpu/2 fused fastnet", "one at a time"),
         ("gpu/2 trials", "one at a time"),
         ("gpu/12 heads", "lean loop"),
         ("gpu/12 heads", "limit"),

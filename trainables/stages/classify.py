@@ -75,24 +75,13 @@ def run(
         lesson = self_labelled(
             settings.self_trainer, logits, known=known_train, unlabelled=unlabelled, context=context
         )
-    model, architecture, spent = _learn(
-        settings, backbone, lesson, validation_known, context, "classify"
-    )
+    learned = _learn(settings, backbone, lesson, validation_known, context, "classify")
     earlier = {} if first is None else first.spent
-    classifier = Classifier(
-        head=settings.head,
-        num_features=model.trunk.num_features,
-        state={name: tensor.detach().cpu() for name, tensor in model.head.state_dict().items()},
-        logit_offset=torch.zeros(known_train.num_classes),
-        class_counts=Lesson(known_train).class_counts,
-        feature_mean=model.mean.cpu(),
-        training={name: value + earlier.get(name, 0.0) for name, value in spent.items()},
-    )
-    trained = to_artifact(model.trunk, architecture, backbone.image_size, backbone.pretrained_on)
-    return Classified(trained, classifier)
+    spent = {name: value + earlier.get(name, 0.0) for name, value in learned.spent.items()}
+    return classified(learned._replace(spent=spent), settings, backbone, known_train)
 
 
-class _Model(NamedTuple):
+class Model(NamedTuple):
     """What is trained together; ``mean [D]`` is the moving average of features, in place.
 
     ``companion`` is what a contrastive loss trains beside the model.
@@ -114,10 +103,10 @@ class _Model(NamedTuple):
         return {name: part for name, part in parts.items() if part is not None}
 
 
-class _Learned(NamedTuple):
+class Learned(NamedTuple):
     """A trained model, its trunk's architecture, and how long it was trained."""
 
-    model: _Model
+    model: Model
     architecture: str
     spent: dict[str, float]
 
@@ -129,8 +118,17 @@ def _learn(
     validation: LabelledView,
     context: Context,
     name: str,
-) -> _Learned:
+) -> Learned:
     """Build a model on a trunk and train it; ``name`` stands before its metrics."""
+    model, architecture = build_model(settings, backbone, lesson, context)
+    reports = _train(model, settings, lesson, validation, context, name)
+    return Learned(model, architecture, iterations(reports, name))
+
+
+def build_model(
+    settings: Classify, backbone: Backbone, lesson: Lesson, context: Context
+) -> tuple[Model, str]:
+    """Return a model on a trunk, before its training, and the name of its architecture."""
     trunk, architecture = _branched(backbone, settings, context)
     classes = lesson.view.num_classes
     with ambient_rng(context.generator("classify", "head")):
@@ -138,15 +136,34 @@ def _learn(
     with ambient_rng(context.generator("classify", "companion")):
         companion = settings.loss.build(trunk.num_features, classes)
     mean = torch.zeros(trunk.num_features, device=context.device)
-    model = _Model(trunk, head, mean, companion and companion.to(context.device))
+    model = Model(trunk, head, mean, companion and companion.to(context.device))
     if "class_activation" in settings.mixing.needs():
         _check_activation(model, lesson.view, context)
-    reports = _train(model, settings, lesson, validation, context, name)
-    return _Learned(model, architecture, _iterations(reports, name))
+    return model, architecture
+
+
+def classified(
+    learned: Learned, settings: Classify, backbone: Backbone, known_train: LabelledView
+) -> Classified:
+    """Return what the stage gives, of a trained model and what it was made from."""
+    model = learned.model
+    classifier = Classifier(
+        head=settings.head,
+        num_features=model.trunk.num_features,
+        state={name: tensor.detach().cpu() for name, tensor in model.head.state_dict().items()},
+        logit_offset=torch.zeros(known_train.num_classes),
+        class_counts=Lesson(known_train).class_counts,
+        feature_mean=model.mean.cpu(),
+        training=learned.spent,
+    )
+    trained = to_artifact(
+        model.trunk, learned.architecture, backbone.image_size, backbone.pretrained_on
+    )
+    return Classified(trained, classifier)
 
 
 def _train(
-    model: _Model,
+    model: Model,
     settings: Classify,
     lesson: Lesson,
     validation: LabelledView,
@@ -202,22 +219,22 @@ def _train(
         dtype=dtype,
         after_epoch=lambda epoch: {
             f"{name}/samples_per_epoch": float(batches.length(epoch)),
-            **_validate(model, validation, context, name),
+            **validate(model, validation, context, name),
         },
-        kept=Kept(model.modules(), {"mean": model.mean}, phase=partial(_phase, settings)),
+        kept=Kept(model.modules(), {"mean": model.mean}, phase=partial(step_phase, settings)),
     )
     model.trunk.eval()
     model.head.eval()
     return reports
 
 
-def _phase(settings: Classify, progress: float) -> Hashable | None:
+def step_phase(settings: Classify, progress: float) -> Hashable | None:
     """Return what of a step depends on progress (see `Kept`); mixtures are drawn on the CPU."""
     plain = settings.mixing.name == "none" and settings.branches.name == "none"
     return settings.loss.phase(progress) if plain else None
 
 
-def _check_activation(model: _Model, view: LabelledView, context: Context) -> None:
+def _check_activation(model: Model, view: LabelledView, context: Context) -> None:
     """Look at one image, so that a model without activation maps is refused before training."""
     image = torch.from_numpy(view.images[view.indices[:1]]).permute(0, 3, 1, 2)
     label = torch.from_numpy(view.labels[:1])
@@ -225,7 +242,7 @@ def _check_activation(model: _Model, view: LabelledView, context: Context) -> No
 
 
 def _mix(
-    model: _Model, mixing: Mixer, given: dict[str, Any], generator: torch.Generator
+    model: Model, mixing: Mixer, given: dict[str, Any], generator: torch.Generator
 ) -> Mix | None:
     """Return how a batch is mixed; ``given`` has its images and labels."""
     seen = partial(class_activation, model.trunk, model.head, given["images"], given["labels"])
@@ -233,7 +250,7 @@ def _mix(
     return mix
 
 
-def _iterations(reports: list[dict[str, float]], name: str) -> dict[str, float]:
+def iterations(reports: list[dict[str, float]], name: str) -> dict[str, float]:
     """Return optimiser steps and images drawn in all, which scores are to be compared by."""
     drawn = sum(report.get(f"{name}/samples_per_epoch", 0.0) for report in reports)
     steps = reports[-1][f"{name}/steps"] if reports else 0.0
@@ -259,7 +276,7 @@ def _features(trunk: Trunk, images: Tensor, mix: Mix | None, *, branch: int | No
 
 
 def _objective(
-    model: _Model, loss: Loss, joined: Joined, given: dict[str, Any], context: Context
+    model: Model, loss: Loss, joined: Joined, given: dict[str, Any], context: Context
 ) -> Tensor:
     """Return the loss of a step; ``given`` has labels and what goes with them."""
     features, labels = joined.features, joined.labels
@@ -286,7 +303,7 @@ def _compared(
 
 
 @torch.no_grad()
-def _logits(model: _Model, view: LabelledView | ImageView, context: Context) -> Tensor:
+def _logits(model: Model, view: LabelledView | ImageView, context: Context) -> Tensor:
     """Return the logits of a whole view on the CPU, without augmentation."""
     model.head.eval()
     features = extract_features(model.trunk, view, device=context.device)
@@ -294,7 +311,7 @@ def _logits(model: _Model, view: LabelledView | ImageView, context: Context) -> 
     return logits.cpu()
 
 
-def _validate(model: _Model, view: LabelledView, context: Context, name: str) -> dict[str, float]:
+def validate(model: Model, view: LabelledView, context: Context, name: str) -> dict[str, float]:
     """Return the mean of per-class accuracies on a labelled view."""
     correct = (_logits(model, view, context).argmax(1).numpy() == view.labels).astype(float)
     per_class = [
