@@ -49,6 +49,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self.tracker, self.display, self.try_again = tracker, display, try_again
         self._save_at = 0.0
         self._recipes: dict[int, Experiment] = {}  # of running trials, by number
+        self._begun: list[Any] = []  # trials that the tracker has not heard of
         self.known_stages = {u.key for t in record.trials for u in t.stages}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -56,7 +57,20 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note a trial that begins."""
+        """Note a trial that begins; the tracker is told when its actor has been given the work."""
+        self._entry(trial)
+        self._begun.append(trial)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """Tell the tracker of trials that have begun."""
+        self._track_begun()
+
+    def _track_begun(self) -> None:
+        while self._begun:
+            self._track(self._begun.pop(0))
+
+    def _track(self, trial: Any) -> None:
+        """Tell the tracker what a trial tries."""
         entry = self._entry(trial)
         recipe = self._recipes[entry.number] = assign(self.base, entry.changes)
         self.tracker.start_trial(
@@ -109,6 +123,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         return entry
 
     def _finish(self, entry: TrialRecord) -> None:
+        self._track_begun()
         recipe = self._recipes.pop(entry.number, None) or assign(self.base, entry.changes)
         record_stages(self.tracker, entry, recipe, self.known_stages)
         self.tracker.finish_trial(entry)

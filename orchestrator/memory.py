@@ -14,9 +14,10 @@ MEMORY_BYTES = 512 * 2**20
 
 
 class Entry(NamedTuple):
-    """A kept value, its size, and how often its tensors had been written to when it came."""
+    """A kept value, its tensors, its size, and how often they had been written to when it came."""
 
     value: Any
+    tensors: list[torch.Tensor]
     size: int
     writes: int
 
@@ -43,7 +44,7 @@ class Memory:
             entry = self._entries.get(name)
             if entry is None:
                 return None
-            if writes(tensors(entry.value)) != entry.writes:
+            if writes(entry.tensors) != entry.writes:
                 self._forget(name)
                 return None
             self._entries.move_to_end(name)
@@ -57,7 +58,7 @@ class Memory:
             self._forget(name)
             if size > self.limit:
                 return
-            self._entries[name] = Entry(value, size, writes(found))
+            self._entries[name] = Entry(value, found, size, writes(found))
             self.size += size
             while self.size > self.limit:
                 self._forget(next(iter(self._entries)))

@@ -61,12 +61,18 @@ class MlflowRuns:
         self._client = client
         self._experiment = experiment_id
         self._ids: dict[tuple[str, str], str] = {}
+        self._found: list[tuple[str, str, str]] = []  # since `take_found`
         self._used_by: dict[str, set[str]] = {}
         self._unsaid: set[str] = set()  # stages whose users changed since `settle`
 
     def run_id(self, sweep: str, run: str) -> str | None:
         """Return the id of a run that this object has found or created."""
         return self._ids.get((sweep, run))
+
+    def take_found(self) -> list[tuple[str, str, str]]:
+        """Return (sweep, run, id) of the runs that were found or created since the last call."""
+        found, self._found = self._found, []
+        return found
 
     def answers(self) -> bool:
         """Whether the tracker answers a plain question now."""
@@ -122,8 +128,7 @@ class MlflowRuns:
                 self._experiment, start_time=start, tags={**tags, **links}, run_name=name
             )
             tags = {}
-        run_id = str(found.info.run_id)
-        self._ids[sweep, run] = run_id
+        run_id = self._remember(sweep, run, str(found.info.run_id))
         logged = found.data.params
         changed = {k: v for k, v in params.items() if logged.get(k, _text(v)) != _text(v)}
         tags |= {f"orchestrator.changed.{_name(k)}": _text(v) for k, v in changed.items()}
@@ -137,8 +142,14 @@ class MlflowRuns:
             if found is None:
                 self._ensure(sweep, run, name=run, start=time, tags={}, params={})
             else:
-                self._ids[sweep, run] = str(found.info.run_id)
+                self._remember(sweep, run, str(found.info.run_id))
         return self._ids[sweep, run]
+
+    def _remember(self, sweep: str, run: str, run_id: str) -> str:
+        """Keep the id of a run and return it."""
+        self._ids[sweep, run] = run_id
+        self._found.append((sweep, run, run_id))
+        return run_id
 
     def _log_params(self, run_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Send parameters and tags in calls that the server accepts."""
@@ -186,7 +197,8 @@ class MlflowRuns:
         )
         if status != "RUNNING":
             self._client.update_run(run_id, status="RUNNING")
-        for name, text in entry["texts"].items():
+        for name, content in entry["texts"].items():
+            text = content if isinstance(content, str) else _yaml(content)
             self._client.log_text(run_id, text, name)
 
     def _metrics(self, entry: Mapping[str, Any]) -> None:
@@ -274,6 +286,15 @@ class MlflowRuns:
         for run in list(self._client.search_runs([self._experiment], text, max_results=50_000)):
             self._client.set_tag(run.info.run_id, "orchestrator.reconciled", "driver was killed")
             self._client.set_terminated(run.info.run_id, "KILLED", end_time=entry["time"])
+
+
+def _yaml(tree: Mapping[str, Any]) -> str:
+    """Return settings as YAML."""
+    import yaml
+
+    # libyaml's writes the same text three times as fast; a PyYAML built without it lacks the name
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(tree, Dumper=dumper, sort_keys=False))
 
 
 def _quoted(value: str) -> str:

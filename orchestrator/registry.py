@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from trainables.inference import CARD_FILE, Card, read_card
 METRICS_FILE = "registry_metrics.json"
 DIGEST_TAG = "orchestrator.digest"
 LAYOUT_TAG = "orchestrator.layout"  # "mlflow": a served model around the folder; else the folder
+
+
+def open_aside(tracker_uri: str) -> Future[Registry]:
+    """Open a registry beside other work: MLflow's import takes seconds."""
+    return ThreadPoolExecutor(1, "registry").submit(Registry, tracker_uri)
 
 
 class Registry:

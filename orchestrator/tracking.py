@@ -1,4 +1,4 @@
-"""The driver's hand to MLflow: every call is spooled at once and sent by a writer thread."""
+"""The driver's hand to MLflow: every call is spooled at once and sent by another process."""
 
 from __future__ import annotations
 
@@ -11,28 +11,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from orchestrator.mlflow_client import tracking_uri
 from orchestrator.mlflow_runs import SWEEP, stage_run
 from orchestrator.records import Scalar, StageUse, TrialRecord
 from orchestrator.spool import Spool
-from orchestrator.tracking_writer import Writer
-from trainables.lazy import load_deferred
+from orchestrator.tracking_sender import Sender
 
 __all__ = ["SWEEP", "Tracker", "stage_run"]
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_SECONDS, PATIENCE_SECONDS = 10.0, 20.0
-# libyaml's writes the same text three times as fast; a build of PyYAML without it lacks the name
-Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class Tracker:
     """Records a sweep in MLflow without ever delaying or failing it.
 
-    Calls return in microseconds: they append to a `Spool`, and a thread that owns the client sends
+    Calls return in microseconds: they append to a `Spool`, and a process that owns the client sends
     it on, in order. A tracker that is down is reported once; what it missed is sent when it is
     back, or by the next process that opens the same spool, with its own times and steps. Runs are
     found by identity tags, so that a second start of the same sweep adopts them. Use it in the
@@ -41,9 +36,9 @@ class Tracker:
     Run names (the argument ``run``): `SWEEP`, a trial's id, or ``stage_run(key)``.
     """
 
-    def __init__(self, uri: str, spool: Spool, writer: Writer) -> None:
+    def __init__(self, uri: str, spool: Spool, sender: Sender) -> None:
         self.uri = uri
-        self._spool, self._writer = spool, writer
+        self._spool, self._sender = spool, sender
         self._sweep = ""
         self._stages: set[str] = set()
         self._sampler: _Sampler | None = None
@@ -58,7 +53,7 @@ class Tracker:
         *,
         patience: float = PATIENCE_SECONDS,
     ) -> Tracker:
-        """Start a tracker and return at once; importing and connecting happen in its thread.
+        """Start a tracker and return at once; importing and connecting happen in its process.
 
         Args:
             uri: MLflow's address; ``None`` means ``MLFLOW_TRACKING_URI``, else a sqlite file
@@ -66,16 +61,19 @@ class Tracker:
             artifact_root: Folder of the embedded database and of its artifacts.
             experiment: Name of the MLflow experiment, e.g. the study's.
             spool: Folder of the sweep's spool; what an earlier process left there is sent first.
-            patience: Seconds until the thread connects, unless a trial ends before: the first trial
-                needs the processor more than MLflow's import and migrations do.
+            patience: Seconds until the process connects, unless a trial ends before: the first
+                trial needs the processor more than MLflow's import and migrations do.
 
         Raises:
             RuntimeError: Another process tracks the same sweep.
         """
-        # numpy may be bound lazily, and two threads must not race for its first attribute.
-        load_deferred(("numpy",))
         address, queue = tracking_uri(uri, artifact_root), Spool(spool)
-        return cls(address, queue, Writer(queue, address, artifact_root, experiment, patience))
+        settings = {
+            "uri": address,
+            "artifact_root": str(artifact_root),
+            "experiment": experiment,
+        }
+        return cls(address, queue, Sender(queue, settings, patience))
 
     def start_sweep(
         self,
@@ -139,7 +137,7 @@ class Tracker:
         for use in trial.stages:
             self.record_stage(use, {})
         self._finish(trial.trial_id, trial.state, metrics, tags, stages)
-        self._writer.hurry()
+        self._sender.hurry()
 
     def finish_sweep(
         self,
@@ -174,18 +172,20 @@ class Tracker:
 
     def run_id(self, run: str) -> str | None:
         """Return the MLflow run id, or ``None`` while its entry has not arrived (see `flush`)."""
-        runs = self._writer.runs
-        return runs.run_id(self._sweep, run) if runs else None
+        return self._sender.run_id(self._sweep, run)
 
     def flush(self, timeout: float = 60.0) -> bool:
-        """Wait until everything arrived; ``False`` when the tracker did not take it in time."""
-        return self._writer.flush(timeout)
+        """Wait until everything arrived; ``False`` when the tracker took nothing for so long."""
+        return self._sender.flush(timeout)
 
     def close(self, timeout: float = 60.0) -> bool:
         """Flush and stop; what did not arrive stays in the spool for the next start."""
         self._stop_sampling()
-        arrived = self._writer.flush(timeout)
-        self._writer.stop(max(5.0, timeout / 4))
+        arrived = self._sender.flush(timeout)
+        self._sender.stop(max(5.0, timeout / 4))
+        if self._spool.empty:
+            shutil.rmtree(self._spool.folder / "files", ignore_errors=True)
+        self._spool.close()
         if not arrived:
             logger.warning(
                 "tracking: %s did not take everything; the rest waits in %s and is sent by the "
@@ -204,7 +204,6 @@ class Tracker:
     def _put(self, op: str, run: str, **content: Any) -> None:
         """Spool one entry with the present time."""
         self._spool.append({"op": op, "sweep": self._sweep, "run": run, "time": _now(), **content})
-        self._writer.wake()
 
     def _start(
         self,
@@ -215,9 +214,7 @@ class Tracker:
         experiment: Mapping[str, Any] | None,
     ) -> None:
         """Spool the start of a run."""
-        texts = {}
-        if experiment is not None:
-            texts["experiment.yaml"] = yaml.dump(dict(experiment), Dumper=Dumper, sort_keys=False)
+        texts = {} if experiment is None else {"experiment.yaml": dict(experiment)}
         own = {"mlflow.source.git.commit": tags["git"]} if "git" in tags else {}
         tags = {**tags, **own}
         self._put("start", run, name=name, params=dict(params), tags=tags, texts=texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,3 +125,27 @@ def test_trials_that_only_reuse_are_saved_at_most_once_a_second(
         callback.on_trial_complete(1, [], ended(number, reused=True))
         now[0] += 0.25
     assert len(saves) == 3
+
+
+def spooled(tmp_path: Path) -> list[tuple[str, str]]:
+    lines = (tmp_path / "spool" / "entries.jsonl").read_text().splitlines()
+    return [(entry["op"], entry["run"]) for entry in map(json.loads, lines)]
+
+
+def test_tracker_hears_of_a_trial_after_its_actor_has_the_work(
+    callback: SweepCallback, record: SweepRecord, tmp_path: Path
+) -> None:
+    callback.on_trial_start(1, [], ended(0, reused=True))
+    assert [trial.state for trial in record.trials] == ["RUNNING"]
+    assert spooled(tmp_path) == []
+    callback.on_step_end(1, [])
+    callback.on_step_end(2, [])
+    assert spooled(tmp_path) == [("start", "trial-0000")]
+
+
+def test_tracker_hears_of_a_beginning_before_the_end(
+    callback: SweepCallback, tmp_path: Path
+) -> None:
+    callback.on_trial_start(1, [], ended(0, reused=True))
+    callback.on_trial_complete(1, [], ended(0, reused=True))
+    assert [op for op, run in spooled(tmp_path) if run == "trial-0000"] == ["start", "finish"]

@@ -8,11 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spool import Spool
+from orchestrator.spool import Entry, Outbox, Spool
 
 
-def ops(spool: Spool) -> list[object]:
-    return [entry.document["n"] for entry in spool.pending()]
+def pending(spool: Spool, acknowledged: int = 0) -> list[Entry]:
+    """Return what a sender that starts now would send; let it acknowledge the first ones."""
+    outbox = Outbox(spool.folder)
+    found = outbox.pending()
+    if acknowledged:
+        outbox.acknowledge(found[acknowledged - 1].end)
+    spool.acknowledged(outbox.position)
+    outbox.close()
+    return found
+
+
+def ops(spool: Spool, acknowledged: int = 0) -> list[object]:
+    return [entry.document["n"] for entry in pending(spool, acknowledged)]
 
 
 def put(spool: Spool, *numbers: int) -> None:
@@ -23,11 +34,9 @@ def put(spool: Spool, *numbers: int) -> None:
 def test_entries_come_back_in_order_until_acknowledged(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     put(spool, 1, 2, 3)
-    assert ops(spool) == [1, 2, 3]
-    spool.acknowledge(spool.pending()[1].end)
-    assert ops(spool) == [3]
+    assert ops(spool, acknowledged=2) == [1, 2, 3]
     assert not spool.empty
-    spool.acknowledge(spool.pending()[0].end)
+    assert ops(spool, acknowledged=1) == [3]
     assert spool.empty
     spool.close()
 
@@ -35,7 +44,7 @@ def test_entries_come_back_in_order_until_acknowledged(tmp_path: Path) -> None:
 def test_next_process_finds_what_was_not_acknowledged(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     put(spool, 1, 2)
-    spool.acknowledge(spool.pending()[0].end)
+    pending(spool, acknowledged=1)
     spool.close()
     again = Spool(tmp_path)
     assert ops(again) == [2]
@@ -45,7 +54,7 @@ def test_next_process_finds_what_was_not_acknowledged(tmp_path: Path) -> None:
 def test_spool_whose_entries_all_arrived_starts_anew(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     put(spool, 1)
-    spool.acknowledge(spool.pending()[0].end)
+    pending(spool, acknowledged=1)
     spool.close()
     assert (tmp_path / "entries.jsonl").stat().st_size == 0
     again = Spool(tmp_path)
@@ -79,7 +88,7 @@ def test_half_written_line_is_cut_off(tmp_path: Path) -> None:
 def test_file_without_any_whole_line_is_emptied(tmp_path: Path) -> None:
     (tmp_path / "entries.jsonl").write_bytes(b'{"n":1')
     spool = Spool(tmp_path)
-    assert spool.pending() == []
+    assert pending(spool) == []
     assert spool.empty
     spool.close()
 
@@ -87,7 +96,7 @@ def test_file_without_any_whole_line_is_emptied(tmp_path: Path) -> None:
 def test_damaged_line_is_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "entries.jsonl").write_bytes(b'{"n":1}\n\x00\x00oops\n{"n":2}\n')
     spool = Spool(tmp_path)
-    documents = [entry.document for entry in spool.pending()]
+    documents = [entry.document for entry in pending(spool)]
     assert documents == [{"n": 1}, {"op": "unreadable"}, {"n": 2}]
     assert "unreadable entry skipped" in caplog.text
     spool.close()
@@ -114,9 +123,8 @@ def test_entry_longer_than_one_read_is_whole(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.append({"n": "x" * 3_000_000})
     put(spool, 2)
-    first = spool.pending()[0]
+    first = pending(spool, acknowledged=1)[0]
     assert len(str(first.document["n"])) == 3_000_000
-    spool.acknowledge(first.end)
     assert ops(spool) == [2]
     spool.close()
 
@@ -136,8 +144,22 @@ def test_full_disk_keeps_entries_in_memory_until_there_is_room(
     assert ops(spool) == [1]
     assert caplog.text.count("entries wait in memory") == 1
     monkeypatch.setattr("orchestrator.spool.os.write", write)
+    spool.sync()
+    assert ops(spool) == [1, 2, 3]
     put(spool, 4)
     assert ops(spool) == [1, 2, 3, 4]
+    spool.close()
+
+
+def test_line_that_is_being_written_is_not_read_yet(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    put(spool, 1)
+    with (tmp_path / "entries.jsonl").open("ab") as half:
+        half.write(b'{"n":')
+    assert ops(spool) == [1]
+    with (tmp_path / "entries.jsonl").open("ab") as half:
+        half.write(b"2}\n")
+    assert ops(spool) == [1, 2]
     spool.close()
 
 
