@@ -21,14 +21,17 @@ from pretend_device import THERE, There, ThereContext, pretend_device
 from pydantic import ValidationError
 
 from trainables.artifacts import Evaluation, ImageView, LabelledView, PseudoLabels
-from trainables.backbone import to_artifact
+from trainables.backbone import build_trunk, to_artifact
 from trainables.context import Context
 from trainables.data import Views
 from trainables.experiment import Experiment, Training
+from trainables.inference import PARTS, Card, Model
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
+from trainables.methods.heads.routed_experts import RoutedExperts
 from trainables.methods.losses import Loss
 from trainables.methods.method import Method
 from trainables.pipeline import STAGES, plan, run, run_step
+from trainables.routing import as_needed
 from trainables.settings import assign
 
 SMALL = {
@@ -153,6 +156,39 @@ def test_a_whole_recipe_runs_on_the_device(base: Experiment, views: Views) -> No
     assert not any(isinstance(tensor, There) for tensor in tensors(tuple(found.values())))
     assert 0 <= found["evaluation"].metrics["evaluate/accuracy"] <= 1
     assert waits
+
+
+def test_a_served_model_answers_the_same_on_the_device(
+    views: Views, artifacts: dict[str, Any]
+) -> None:
+    parts = {name: artifacts[name] for name in PARTS}
+    sizes = artifacts["updated_classifier"].class_counts.tolist()
+    card = Card(
+        class_names=tuple(f"class {number}" for number in range(len(sizes))),
+        num_known=views.held_out_known.num_classes,
+        image_size=parts["backbone"].image_size,
+        class_counts=tuple(sizes),
+        yardstick="",
+        source="",
+        protocol_hash="",
+    )
+    expected = Model(parts, card).outputs(views.held_out_known)
+    with pretend_device():
+        found = Model(parts, card, THERE).outputs(views.held_out_known)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_branches_are_spared_on_the_device_as_on_a_cpu() -> None:
+    trunk = build_trunk("fastnet+3xstage", 16, generator=torch.Generator().manual_seed(0)).eval()
+    torch.manual_seed(0)
+    head = RoutedExperts(count=3).build(trunk.num_features, CLASSES).eval()
+    images = torch.from_numpy(UNKNOWN.images).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = as_needed(trunk, [head])(images)
+        with pretend_device():
+            found = as_needed(trunk.to(THERE), [head])(images.to(THERE))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.gpu
