@@ -30,7 +30,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float], seconds: floa
         return Run(next(left), epochs, epochs)
 
     monkeypatch.setattr(bench, "run", run)
-    monkeypatch.setattr(bench.time, "process_time", lambda: clock[0])
+    monkeypatch.setattr("benchmarks.multi_fidelity.time.process_time", lambda: clock[0])
     return tried
 
 
