@@ -26,6 +26,8 @@ from trainables.pipeline import Step, plan, run, step_key
 
 logger = logging.getLogger(__name__)
 
+LEFT_OUT = "%s: one is left to its own run: %s"
+
 
 class _Training(NamedTuple):
     """One recipe's stage 2: its step, what it gets, and where its states lie."""
@@ -40,8 +42,8 @@ def train_ahead(
 ) -> list[str]:
     """Train stage 2 of equal recipes together and store each result; return the keys.
 
-    What is stored, or is trained by another process at the moment, is left out. Where they can't
-    train together nothing is stored, and one line of the log says why.
+    What is stored, or is trained by another process at the moment, is left out, and so is what
+    diverges. Where they can't train together nothing is stored, and a line of the log says why.
 
     An interrupted group goes on where it stopped, as do its members alone: each has checkpoints of
     its own, in the place where a training alone has them.
@@ -56,8 +58,8 @@ def train_ahead(
         reason = refusal(settings)
         if reason:
             raise NotFusedError(reason)
-        trainings = dict(_prepared(recipe, store, device) for recipe in recipes)
-        outputs = next(iter(trainings.values())).step.outputs
+        trainings = _all_prepared(recipes, store, device)
+        outputs = _step(recipes[0]).outputs
         stored = store.fill(
             STAGE,
             trainings,
@@ -72,13 +74,33 @@ def train_ahead(
     return stored
 
 
+def _step(recipe: Experiment) -> Step:
+    """Return stage 2 of a recipe."""
+    return next(step for step in plan(recipe) if step.stage == STAGE)
+
+
+def _all_prepared(
+    recipes: Sequence[Experiment], store: StageStore, device: torch.device
+) -> dict[str, _Training]:
+    """Return the trainings by the keys of their results."""
+    found = {}
+    for recipe in recipes:
+        try:
+            key, training = _prepared(recipe, store, device)
+        except ArithmeticError as error:  # weights that are not finite; its own run will say so
+            logger.info(LEFT_OUT, STAGE, error)
+        else:
+            found[key] = training
+    return found
+
+
 def _prepared(recipe: Experiment, store: StageStore, device: torch.device) -> tuple[str, _Training]:
     """Run what comes before stage 2 and return the key of its result."""
     views = cached_views(recipe.data)
     executor = StoreExecutor(store, view_digests(views))
     context = Context(device=device, seed=recipe.seed)
-    names = [step.stage for step in plan(recipe)]
-    before, step = names[: names.index(STAGE)], plan(recipe)[names.index(STAGE)]
+    names, step = [step.stage for step in plan(recipe)], _step(recipe)
+    before = names[: names.index(STAGE)]
     artifacts = run(recipe, context, stages=before, views=views, executor=executor)
     inputs = {name: artifacts[name] for name in step.inputs}
     key = step_key(step, executor.digests, recipe.seed)
@@ -105,7 +127,7 @@ def _computed(
     found = {}
     for (key, folder), result in zip(folders.items(), results, strict=True):
         if isinstance(result, NonFiniteLossError):
-            logger.info("%s: left to be trained alone: %s", STAGE, result)
+            logger.info(LEFT_OUT, STAGE, result)
             continue
         trainings[key].course.keep(store.place, folder)
         found[key] = Computed(result._asdict(), histories[key], continued[key])

@@ -45,7 +45,7 @@ EVALUATE_ONLY = ("held_out_known", "held_out_novel", "pool_labels")
 # Modules whose change changes no stage's result; all others beside them are in every key.
 NOT_IN_RESULTS = frozenset(
     {"__init__", "__main__", "errors", "experiment", "gating", "inference", "lazy", "measure"}
-    | {"pipeline", "settings", "uploads"}
+    | {"pipeline", "seeds", "settings", "uploads"}
 )
 
 

@@ -94,6 +94,20 @@ def test_what_can_not_be_fused_is_left_to_be_trained_alone(
     assert store.stats().asked == 0
 
 
+@pytest.mark.parametrize(
+    ("stage", "changes"), [("pretrain", {"pretrain.method": "simclr"}), ("classify", {})]
+)
+def test_what_diverges_is_left_to_its_own_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stage: str, changes: dict[str, Any]
+) -> None:
+    far = {"lr": 1e30, "epochs": 3, "precision": "float32", "batch_size": 64}
+    changes = changes | {f"{stage}.training.{name}": value for name, value in far.items()}
+    with caplog.at_level(logging.INFO, "orchestrator"):
+        assert train_ahead(seeds(2, **changes), StageStore(str(tmp_path)), CPU) == []
+    told = [line.partition(": loss is")[0] for line in caplog.messages]
+    assert told[:2] == 2 * [f"classify: one is left to its own run: {stage}"]
+
+
 def test_a_group_that_ends_early_leaves_the_states_that_each_goes_on_from(tmp_path: Path) -> None:
     whole, store = seeds(2, **{"classify.training.epochs": 2}), StageStore(str(tmp_path))
     train_ahead([assign(own, {"classify.training.until": 1}) for own in whole], store, CPU)
