@@ -5,13 +5,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import weakref
 from collections.abc import Generator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
 from trainables.errors import ConfigError
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class SweepJournal(JournalFileBackend):
@@ -20,6 +24,8 @@ class SweepJournal(JournalFileBackend):
     A sweep's driver is the only writer (see `claim`), and a killed process loses nothing that it
     wrote; the disk has it seconds later. The format is Optuna's: ``optuna-dashboard`` and
     `JournalFileBackend` read it.
+
+    The file is open from the first line that is written until the object is gone.
 
     Args:
         path: The journal; made if it is missing. A line that was cut off by a kill is dropped.
@@ -31,13 +37,30 @@ class SweepJournal(JournalFileBackend):
             _drop_torn_line(path)
         super().__init__(str(path))
         self._lines = path.read_bytes().splitlines()
+        self._file: FileIO | None = None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append operations in one write."""
-        lines = [json.dumps(log, separators=(",", ":")).encode() for log in logs]
-        with self._path.open("ab") as file:
-            file.write(b"\n".join(lines) + b"\n")
+        lines = [_encode(log).encode() for log in logs]
+        self._write(b"\n".join(lines) + b"\n")
         self._lines += lines
+
+    def _write(self, text: bytes) -> None:
+        """Append all of a text, or nothing.
+
+        Raises:
+            OSError: The disk is full, for one.
+        """
+        if self._file is None:
+            self._file = FileIO(self._path, "ab")
+            weakref.finalize(self, self._file.close)
+        done = 0
+        try:
+            while done < len(text):  # a disk that is nearly full takes a part first
+                done += self._file.write(text[done:])
+        except OSError:
+            os.truncate(self._path, self._path.stat().st_size - done)
+            raise
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """Yield the operations from a number on, from memory."""
