@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,12 +61,10 @@ class Checkpoints:
 
     def restore(self) -> list[dict[str, float]]:
         """Load the newest valid checkpoint and return the reports of the epochs that it holds."""
-        found = self._read() if self.context.rank == 0 else None
-        payload = shared(found, self.context)
+        state = _newest_state(self.context, self.name)
         self.saved = time.monotonic()
-        if payload is None:
+        if state is None:
             return []
-        state = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
         for name, module in self.parts.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, tensor in self.parts.averages.items():
@@ -109,25 +107,44 @@ class Checkpoints:
         payload = buffer.getvalue()
         path = self.context.folder / f"{self.name}.{len(reports):06d}.checkpoint"
         write_atomically(path, hashlib.sha256(payload).digest() + payload)
-        for old in list(self._files())[KEPT_FILES:]:
+        for old in _files(self.context, self.name)[KEPT_FILES:]:
             old.unlink(missing_ok=True)
         self.saved = time.monotonic()
         self.cost = self.saved - start
 
-    def _read(self) -> bytes | None:
-        """Return the content of the newest file that is what was written."""
-        for path in self._files():
-            content = path.read_bytes()
-            digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-            if hashlib.sha256(payload).digest() == digest:
-                return payload
-            logger.warning("%s is damaged and was ignored", path)
-        return None
 
-    def _files(self) -> Iterator[Path]:
-        """Yield the checkpoints of this training, the newest first."""
-        if self.context.folder is not None:
-            yield from sorted(self.context.folder.glob(f"{self.name}.*.checkpoint"), reverse=True)
+def saved_reports(context: Context, name: str) -> list[dict[str, float]]:
+    """Return the reports in the newest valid checkpoint of a training; without one, none."""
+    state = _newest_state(context, name.replace("/", "-"))
+    reports: list[dict[str, float]] = [] if state is None else state["reports"]
+    return reports
+
+
+def _newest_state(context: Context, name: str) -> dict[str, Any] | None:
+    """Return what the newest valid checkpoint holds, the same on all workers."""
+    payload = shared(_read(context, name) if context.rank == 0 else None, context)
+    if payload is None:
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    return state
+
+
+def _read(context: Context, name: str) -> bytes | None:
+    """Return the content of the newest file that is what was written."""
+    for path in _files(context, name):
+        content = path.read_bytes()
+        digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(payload).digest() == digest:
+            return payload
+        logger.warning("%s is damaged and was ignored", path)
+    return None
+
+
+def _files(context: Context, name: str) -> list[Path]:
+    """Return the checkpoints of a training, the newest first."""
+    if context.folder is None:
+        return []
+    return sorted(context.folder.glob(f"{name}.*.checkpoint"), reverse=True)
 
 
 def newest_epoch(folder: Path) -> int:

@@ -87,6 +87,9 @@ def _descend(cls: type[BaseModel], location: list[str]) -> type[BaseModel] | Non
     """Return the settings class at a path below ``cls``, or ``None``."""
     here: Any = cls
     for part in location:
+        if part.isdigit() and get_origin(here) is tuple:  # one of several settings
+            here = get_args(here)[0]
+            continue
         fields = getattr(here, "model_fields", {})
         if part not in fields:
             return here if isinstance(here, type) and issubclass(here, BaseModel) else None

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from trainables.methods.augmentations import Augmentation
 from trainables.methods.branches import Branches
@@ -32,6 +38,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Schedule = Literal["cosine", "one_cycle", "step", "constant"]
 
 
 class Stream(Settings):
@@ -146,7 +153,7 @@ class Training(Settings):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: Annotated[NonNegative, Range(1e-5, 1e-2, log=True)] = 5e-4
-    schedule: Literal["cosine", "one_cycle", "step", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     milestones: tuple[int, ...] = ()
     gamma: Positive = 0.1
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
@@ -183,8 +190,47 @@ class Pretrain(Settings):
     training: Training = Training(epochs=20, batch_size=256)
 
 
+class FollowUp(Settings):
+    """A further training of the first classifier, with a learning rate of its own.
+
+    The optimiser begins anew. What is not said is as in the stage's own settings: optimiser, batch
+    size and precision, and each of ``loss``, ``sampler``, ``augmentation`` and ``mixing`` that is
+    left out. Schedules, deferred losses and samplers count this training's own epochs.
+    """
+
+    epochs: Count
+    lr: Positive
+    schedule: Schedule = "cosine"
+    milestones: tuple[int, ...] = ()
+    gamma: Positive = 0.1
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    loss: Loss | None = None
+    sampler: Sampler | None = None
+    augmentation: Augmentation | None = None
+    mixing: Mixer | None = None
+
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is as in the stage's own settings."""
+        tree: dict[str, Any] = dump(self)
+        return {key: value for key, value in tree.items() if value is not None}
+
+    def after(self, whole: Classify) -> Classify:
+        """Return all settings of this training, one of those that follow ``whole``."""
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        methods = {n: own.pop(n) for n in ("loss", "sampler", "augmentation", "mixing")}
+        told = {name: method for name, method in methods.items() if method is not None}
+        rest = {name: getattr(whole, name) for name in Classify.model_fields if name != "then"}
+        training = whole.training.model_copy(update={**own, "until": 0})
+        return Classify(**{**rest, **told, "training": training})
+
+
 class Classify(Settings):
-    """The first classifier, trained with the trunk on the long-tailed known classes."""
+    """The first classifier, trained with the trunk on the long-tailed known classes.
+
+    ``then`` are trainings that follow, one after the other, of the same trunk and head. A training
+    that ends early (``training.until``) is not followed by them.
+    """
 
     head: Head = Field(default="linear")  # type: ignore[assignment]
     loss: Loss = Field(default="cross_entropy")  # type: ignore[assignment]
@@ -194,6 +240,40 @@ class Classify(Settings):
     branches: Branches = Field(default="none")  # type: ignore[assignment]
     self_trainer: SelfTrainer = Field(default="none")  # type: ignore[assignment]
     training: Training = Training()
+    then: tuple[FollowUp, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _alone_by_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out that nothing follows: recipes stored before keep their digests."""
+        tree: dict[str, Any] = dump(self)
+        return {key: value for key, value in tree.items() if key != "then" or value}
+
+    def phases(self) -> tuple[Classify, ...]:
+        """Return the settings of each training, in order.
+
+        Example:
+            >>> settings = Classify(then=(FollowUp(epochs=5, lr=0.01, mixing="mixup"),))
+            >>> [(p.training.epochs, p.training.lr, p.mixing.name) for p in settings.phases()]
+            [(30, 0.1, 'none'), (5, 0.01, 'mixup')]
+        """
+        first = self.model_copy(update={"then": ()})
+        return first, *(() if self.training.until else (f.after(self) for f in self.then))
+
+    @model_validator(mode="after")
+    def _follow_ups_go_with_the_rest(self) -> Classify:
+        """Refuse follow-ups of nothing, and any whose settings would be refused by themselves."""
+        if self.then and not self.training.epochs:
+            raise ValueError(
+                "classify.then: follows a training, classify.training.epochs must be at least 1; "
+                "received 0"
+            )
+        for number, follow_up in enumerate(self.then):
+            try:
+                follow_up.after(self)
+            except ValidationError as error:
+                first = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"classify.then.{number}: {first}") from None
+        return self
 
     @model_validator(mode="after")
     def _one_label_where_samples_are_compared(self) -> Classify:

@@ -101,13 +101,15 @@ class Kept(NamedTuple):
     ``modules`` hold everything that is trained, buffers included; ``averages`` are running means
     outside of modules (see `trainables.checkpoints.Parts`); ``name`` tells the trainings of a
     stage apart (its name by default); ``phase`` says what of a step changes with progress (see
-    `trainables.recording.RecordedStep`), without it the step runs call by call.
+    `trainables.recording.RecordedStep`), without it the step runs call by call; ``earlier`` are the
+    reports of trainings before it, whose epochs and steps are counted on.
     """
 
     modules: Mapping[str, torch.nn.Module] = {}
     averages: Mapping[str, Tensor] = {}
     name: str = ""
     phase: Phase | None = None
+    earlier: Sequence[dict[str, float]] = ()
 
 
 def choose_precision(
@@ -169,7 +171,7 @@ def fit(
     reports of the epochs before it are made again first, so that each is made once per run. One
     that ends early (``training.until``) leaves a checkpoint from which a longer one goes on.
     Several workers average gradients, losses and running means; the first one alone reports.
-    Returns the reports of all epochs.
+    Returns the reports of all epochs, those of earlier trainings first.
 
     Args:
         groups: What is trained.
@@ -193,11 +195,12 @@ def fit(
     name = kept.name or stage
     optimizer = make_optimizer(training, groups)
     checkpoints = Checkpoints(context, name, Parts(modules, optimizer, kept.averages))
-    reports = checkpoints.restore()
-    for epoch, report in enumerate(reports, start=1):
+    before = len(kept.earlier)
+    reports = checkpoints.restore() or list(kept.earlier)
+    for epoch, report in enumerate(reports[before:], start=before + 1):
         _report(context, report, epoch)
     end = training.until or training.epochs
-    if len(reports) >= end:
+    if len(reports) >= before + end:
         return reports
     loss = data_parallel(LossModule(batch_loss, modules.values()), context)
     running = [*kept.averages.values(), *(b for m in modules.values() for b in m.buffers())]
@@ -205,7 +208,7 @@ def fit(
     step = make_step(
         eager, training, phase=kept.phase, state=state, modules=modules, context=context, name=name
     )
-    for epoch in range(len(reports), end):
+    for epoch in range(len(reports) - before, end):
         draws = context.own_generator(name, "ambient", epoch, device=str(context.device))
         steps = steps_per_epoch(epoch) if callable(steps_per_epoch) else steps_per_epoch
         with ambient_rng(draws):
@@ -214,7 +217,7 @@ def fit(
         report = measured(losses, counted(step), optimizer, stage, reports)
         reports.append(report | (after_epoch(epoch) if context.rank == 0 else {}))
         checkpoints.save_if_due(reports, at_once=epoch + 1 == training.until)
-        _report(context, reports[-1], epoch + 1)
+        _report(context, reports[-1], len(reports))
     return reports
 
 

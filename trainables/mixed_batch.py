@@ -23,7 +23,9 @@ def mixed_features(trunk: Trunk, images: Tensor, mix: Mix | None) -> Tensor:
     if mix is None:
         return trunk(images)  # type: ignore[no-any-return]
     if mix.pasted is not None:
-        return trunk(mix.pasted)  # type: ignore[no-any-return]
+        images = mix.pasted
+        if mix.share == 1.0:
+            return trunk(images)  # type: ignore[no-any-return]
     if mix.place == "features":
         return mixed_values(trunk(images), mix)
     layers = trunk.hidden_layers()[:-1] if mix.place == "hidden" else []
@@ -45,7 +47,7 @@ def mixed_loss(loss: Loss, available: Mapping[str, Any], mix: Mix | None) -> Ten
         available: What it may ask for; ``labels`` are used where nothing is mixed.
         mix: ``None`` gives the plain loss.
     """
-    if mix is None or mix.pasted is not None:
+    if mix is None or (mix.pasted is not None and mix.share == 1.0):
         plain: Tensor = loss.supplied(available)
         return plain
     own: Tensor = loss.supplied({**available, "labels": mix.labels})

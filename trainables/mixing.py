@@ -21,7 +21,8 @@ class Mix(NamedTuple):
         place: Mix the images, a hidden layer or the features.
         depth: Which hidden layer, in [0, 1): 0 the images, towards 1 the last but one.
         box: ``(top, bottom, left, right)`` is the partner's instead of a weighted mean of all.
-        pasted: Images that take the place of the batch's; each sample is then its own partner.
+        pasted: Images that take the place of the batch's, and are mixed in their turn; where only
+            they are new, each sample is its own partner with share 1.
     """
 
     partner: torch.Tensor

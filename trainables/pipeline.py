@@ -55,7 +55,7 @@ class Step(NamedTuple):
     stage: str
     settings: Settings
     inputs: tuple[str, ...]
-    outputs: dict[str, type]
+    outputs: Mapping[str, type]
 
     @property
     def module(self) -> ModuleType:
@@ -92,7 +92,7 @@ def plan(experiment: Experiment, stages: Iterable[str] = STAGES) -> list[Step]:
 def _inputs(name: str, settings: Settings, available: Mapping[str, str]) -> tuple[str, ...]:
     """Match a stage's keyword-only parameters with what is available before it."""
     wanted = []
-    for parameter in inspect.signature(STAGES[name].run).parameters.values():
+    for parameter in _parameters(STAGES[name]):
         key, optional = parameter.name, parameter.default is not inspect.Parameter.empty
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or key == "context":
             continue
@@ -113,6 +113,12 @@ def _inputs(name: str, settings: Settings, available: Mapping[str, str]) -> tupl
     return tuple(wanted)
 
 
+@cache
+def _parameters(module: ModuleType) -> tuple[inspect.Parameter, ...]:
+    """Return the parameters of a stage's ``run``."""
+    return tuple(inspect.signature(module.run).parameters.values())
+
+
 def _missing(name: str, key: str, available: Mapping[str, str]) -> str:
     """Say which stage would give a missing artifact."""
     givers = [stage for stage, module in STAGES.items() if key in _outputs(module)]
@@ -120,7 +126,8 @@ def _missing(name: str, key: str, available: Mapping[str, str]) -> str:
     return f"stage '{name}' needs '{key}'{remedy}; available: {', '.join(available)}"
 
 
-def _outputs(module: ModuleType) -> dict[str, type]:
+@cache  # evaluating the annotations of all stages takes longer than finding stored results
+def _outputs(module: ModuleType) -> Mapping[str, type]:
     """Return the artifacts a stage gives: the fields of the NamedTuple that ``run`` returns."""
     result: type = get_type_hints(module.run)["return"]
     return get_type_hints(result)
@@ -128,15 +135,26 @@ def _outputs(module: ModuleType) -> dict[str, type]:
 
 def _check_tensors(step: Step) -> None:
     """Refuse a method whose call needs a tensor that its stage does not provide."""
+    phases = {step.stage: step.settings}
+    for number, follow_up in enumerate(getattr(step.settings, "then", ())):
+        phases[f"{step.stage}.then.{number}"] = follow_up
+    for owner, settings in phases.items():
+        _check_methods(owner, settings, step)
+
+
+def _check_methods(owner: str, settings: Settings, step: Step) -> None:
+    """Refuse a method of ``settings`` that needs what the step's stage does not provide."""
     for field, provided in step.module.PROVIDES.items():
-        chosen = getattr(step.settings, field)
+        chosen = getattr(settings, field, None)
+        if chosen is None:  # as in the stage's own settings
+            continue
         # a wrapper's base, which is of its kind, gets the same tensors; others get what it makes
         bases = (method for method in methods_of(chosen) if method.kind == chosen.kind)
         for method in (chosen, *bases):
             missing = method.needs() - provided
             if missing:
                 raise ConfigError(
-                    f"{step.stage}.{field}: '{method.name}' needs {', '.join(sorted(missing))}; "
+                    f"{owner}.{field}: '{method.name}' needs {', '.join(sorted(missing))}; "
                     f"stage '{step.stage}' provides {', '.join(sorted(provided))}"
                 )
 
@@ -147,8 +165,9 @@ def methods_of(settings: BaseModel) -> Iterator[Method]:
         value = getattr(settings, name)
         if isinstance(value, Method):
             yield value
-        if isinstance(value, BaseModel):
-            yield from methods_of(value)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, BaseModel):
+                yield from methods_of(part)
 
 
 def uses_oracle(settings: BaseModel) -> bool:

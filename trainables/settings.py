@@ -110,7 +110,8 @@ def _flatten(settings: BaseModel, prefix: str, flat: dict[str, Any]) -> None:
         elif isinstance(value, Settings):
             _flatten(value, f"{path}.", flat)
         elif isinstance(value, tuple | list):
-            flat[path] = canonical_json(list(value))
+            parts = (v.model_dump(mode="json") if isinstance(v, Settings) else v for v in value)
+            flat[path] = canonical_json(list(parts))
         else:
             flat[path] = value
 

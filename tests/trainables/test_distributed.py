@@ -176,6 +176,15 @@ CASES = {
             "classify.training.gradient_clip": 0.5,
         },
     ),
+    "classify follow-ups": (
+        "classify",
+        {
+            "classify.then": [
+                {"epochs": 1, "lr": 0.01, "mixing": "mixup", "sampler": "class_balanced"},
+                {"epochs": 2, "lr": 0.005, "schedule": "constant", "loss": "balanced_softmax"},
+            ]
+        },
+    ),
     "classify resnet32": ("classify", {"pretrain.backbone": "resnet32"}),
     # whole batches fit into the queue: workers see the rows of a batch in another order
     "classify contrast": (

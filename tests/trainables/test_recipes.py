@@ -35,6 +35,9 @@ def shortened(recipe: Experiment, pictures: Path) -> Experiment:
         "data.root": str(pictures.parent),
         "classify.training.epochs": 1,
         "classify.training.batch_size": BATCH,
+        "classify.then": [
+            {**follow_up.model_dump(mode="json"), "epochs": 1} for follow_up in recipe.classify.then
+        ],
     }
     if recipe.data.profile.name == "exponential":
         changes["data.profile"] = {"exponential": {"imbalance_factor": 2.0}}
@@ -55,7 +58,7 @@ def test_one_epoch_of_a_recipe_runs_from_images_to_metrics(name: str, pictures: 
     if not recipe.data.unlabelled.ratio:
         images = 48 if recipe.data.profile.name == "natural" else TRAINED
         steps = artifacts["classifier"].training["classify_steps"]
-        assert steps == math.ceil(images / BATCH)
+        assert steps == math.ceil(images / BATCH) * (1 + len(recipe.classify.then))
     losses = [row["classify/loss"] for row in told if "classify/loss" in row]
     assert losses
     assert all(map(math.isfinite, losses))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,8 @@ from trainables.methods.losses import Loss
 from trainables.methods.mixers import Mixer
 from trainables.mixed_batch import mixed_features, mixed_loss
 from trainables.mixing import Mix
+from trainables.phases import Turn, train_in_turn, turns_of
+from trainables.precision import Precision
 from trainables.self_training import Lesson, self_labelled
 from trainables.step_batches import StepBatches
 
@@ -121,7 +124,7 @@ def _learn(
 ) -> Learned:
     """Build a model on a trunk and train it; ``name`` stands before its metrics."""
     model, architecture = build_model(settings, backbone, lesson, context)
-    reports = _train(model, settings, lesson, validation, context, name)
+    reports = _train_in_turn(model, settings, lesson, validation, context, name)
     return Learned(model, architecture, iterations(reports, name))
 
 
@@ -137,7 +140,7 @@ def build_model(
         companion = settings.loss.build(trunk.num_features, classes)
     mean = torch.zeros(trunk.num_features, device=context.device)
     model = Model(trunk, head, mean, companion and companion.to(context.device))
-    if "class_activation" in settings.mixing.needs():
+    if any("class_activation" in phase.mixing.needs() for phase in settings.phases()):
         _check_activation(model, lesson.view, context)
     return model, architecture
 
@@ -162,7 +165,7 @@ def classified(
     return Classified(trained, classifier)
 
 
-def _train(
+def _train_in_turn(
     model: Model,
     settings: Classify,
     lesson: Lesson,
@@ -170,20 +173,58 @@ def _train(
     context: Context,
     name: str,
 ) -> list[dict[str, float]]:
-    training, view, counts = settings.training, lesson.view, lesson.class_counts
-    batches = StepBatches(settings, lesson, model.views, context)
-    dtype, layout = choose_precision(
+    """Train a model by the stage's settings, then by each of those that follow."""
+    turns, size = turns_of(settings, context, name), int(lesson.view.images.shape[1])
+    first = StepBatches(turns[0].settings, lesson, model.views, context)
+    precision = choose_precision(
         model.trunk,
-        training,
-        image_size=int(view.images.shape[1]),
-        budget_images=batches.length(0) * training.epochs,
+        settings.training,
+        image_size=size,
+        budget_images=first.length(0) * sum(turn.settings.training.epochs for turn in turns),
         context=context,
         stage=name.replace("/", "-"),
     )
-    if training.sync_batchnorm:
+    if settings.training.sync_batchnorm:
         synchronise_batchnorm(model.trunk, context)
-    model.trunk.to(memory_format=layout)
-    on_device = {"class_counts": counts.to(context.device)}
+    model.trunk.to(memory_format=precision.memory_format)
+    companions = _companions(model, turns, lesson)
+
+    def train(turn: Turn, earlier: list[dict[str, float]]) -> list[dict[str, float]]:
+        own, batches = model._replace(companion=companions[turn.number]), first
+        if turn.number:
+            batches = StepBatches(turn.settings, lesson, own.views, turn.context)
+            batches.share_images(first)
+        return _train(own, turn, earlier, batches, validation, precision, name)
+
+    return train_in_turn(turns, context, train)
+
+
+def _companions(model: Model, turns: Sequence[Turn], lesson: Lesson) -> list[Companion | None]:
+    """Return what each training's loss trains beside the model; the same loss goes on with it."""
+    found = [model.companion]
+    for before, turn in pairwise(turns):
+        if turn.settings.loss == before.settings.loss:
+            found.append(found[-1])
+            continue
+        with ambient_rng(turn.context.generator("classify", "companion")):
+            new = turn.settings.loss.build(model.trunk.num_features, lesson.view.num_classes)
+        found.append(new and new.to(turn.context.device))
+    return found
+
+
+def _train(
+    model: Model,
+    turn: Turn,
+    earlier: list[dict[str, float]],
+    batches: StepBatches,
+    validation: LabelledView,
+    precision: Precision,
+    name: str,
+) -> list[dict[str, float]]:
+    """Train a model by the settings of one turn."""
+    settings, context = turn.settings, turn.context
+    dtype, layout = precision
+    on_device = {"class_counts": batches.counts.to(context.device)}
     ways = (0, 1) if settings.branches.trunk_ending else (None, None)
 
     def batch_loss(pair: tuple[Batch, Batch | None], progress: float) -> Tensor:
@@ -213,7 +254,7 @@ def _train(
         epoch_batches=epoch_batches,
         steps_per_epoch=batches.steps,
         batch_loss=batch_loss,
-        training=training,
+        training=settings.training,
         context=context,
         stage=name,
         dtype=dtype,
@@ -221,7 +262,13 @@ def _train(
             f"{name}/samples_per_epoch": float(batches.length(epoch)),
             **validate(model, validation, context, name),
         },
-        kept=Kept(model.modules(), {"mean": model.mean}, phase=partial(step_phase, settings)),
+        kept=Kept(
+            model.modules(),
+            {"mean": model.mean},
+            name=turn.name,
+            phase=partial(step_phase, settings),
+            earlier=earlier,
+        ),
     )
     model.trunk.eval()
     model.head.eval()
