@@ -7,15 +7,13 @@ torch lets pass there and waits for on a GPU, copies from the host, is refused h
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import torch
+from pretend_device import THERE
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainables.context import Context
-
-THERE = torch.device("meta")
 COPIES = (torch.ops.aten._to_copy, torch.ops.aten.copy_)
 INDEXING = (torch.ops.aten.index, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_)
 MAKERS = (torch.tensor, torch.as_tensor, torch.scalar_tensor)
@@ -58,21 +56,3 @@ def no_waiting() -> Iterator[None]:
     """Refuse what waits for the device."""
     with _NoNumbers(), _NoCopies():
         yield
-
-
-class ThereGenerator(torch.Generator):
-    """A generator on that device."""
-
-    device = THERE
-
-    def manual_seed(self, seed: int) -> Self:
-        super().manual_seed(seed)
-        return self
-
-
-class ThereContext(Context):
-    """A context whose generators may be on that device."""
-
-    def generator(self, *names: str | int, device: str = "cpu") -> torch.Generator:
-        drawn = super().generator(*names)
-        return drawn if device == "cpu" else ThereGenerator().manual_seed(drawn.initial_seed())

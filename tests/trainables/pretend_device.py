@@ -8,6 +8,8 @@ for is counted: numbers and shapes that the host asks for, and copies.
 """
 
 import contextlib
+import inspect
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Self
@@ -199,6 +201,14 @@ class ThereContext(Context):
         return drawn if device == "cpu" else ThereGenerator().manual_seed(drawn.initial_seed())
 
 
+def _forget_tables() -> None:
+    """Clear caches that hold something per device: without numbers it would be of no use here."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("trainables.")]
+    for value in [value for module in modules for value in vars(module).values()]:
+        if hasattr(value, "cache_clear") and "device" in inspect.signature(value).parameters:
+            value.cache_clear()
+
+
 @contextlib.contextmanager
 def pretend_device() -> Iterator[list[str]]:
     """Compute on the device that is not there; gives the list of what was waited for, as it grows.
@@ -207,6 +217,7 @@ def pretend_device() -> Iterator[list[str]]:
     not taken apart before they come here.
     """
     waits: list[str] = []
+    _forget_tables()
     with (
         patch("torch.Generator", _EitherGenerator),
         patch("torch.meta", _Module(), create=True),
@@ -215,4 +226,7 @@ def pretend_device() -> Iterator[list[str]]:
         _Functions(),
         _Dispatch(waits),
     ):
-        yield waits
+        try:
+            yield waits
+        finally:
+            _forget_tables()
