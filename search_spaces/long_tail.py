@@ -55,7 +55,16 @@ def choose_training(pick: Pick, base: Experiment) -> None:
     elif base.classify.mixing.name != "none":  # such a loss compares samples by their one class
         pick.changes["classify.mixing"] = "none"
     choose_branches(pick, base, loss)
+    keep_follow_ups(pick, base, loss)
     pick.field(base, "classify.training.lr")
+
+
+def keep_follow_ups(pick: Pick, base: Experiment, loss: Loss) -> None:
+    """Leave out the base's follow-ups where they mix and what was chosen can't be mixed."""
+    mixes = any(f.mixing is not None and f.mixing.name != "none" for f in base.classify.then)
+    two = pick.changes.get("classify.branches", base.classify.branches.name) != "none"
+    if mixes and (two or "projections" in loss.needs()):
+        pick.changes["classify.then"] = "[]"
 
 
 def choose_branches(pick: Pick, base: Experiment, loss: Loss) -> None:

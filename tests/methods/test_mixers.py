@@ -19,7 +19,7 @@ from trainables.methods.mixers.manifold_mixup import ManifoldMixup
 from trainables.methods.mixers.mixup import Mixup
 from trainables.methods.mixers.none import NoMixing
 from trainables.methods.mixers.remix import Remix
-from trainables.mixed_batch import mixed_loss
+from trainables.mixed_batch import mixed_features, mixed_loss
 from trainables.mixing import Mix, draw_share, mixed_values, paired
 
 GOLDEN = golden("longtail_data")
@@ -254,6 +254,36 @@ def test_new_images_are_the_loss_of_their_own_label() -> None:
     available = {"logits": torch.randn(12, 4, generator=seeded()), "labels": batch()["labels"]}
     plain = mixed_loss(CrossEntropy(), available, None)
     assert torch.equal(mixed_loss(CrossEntropy(), available, mix), plain)
+
+
+def test_new_images_are_mixed_in_their_turn() -> None:
+    given = batch(progress=0.9)
+    pasting = CamResampling(start=0.5, mixer=Mixup())
+    mix, early = pasting.supplied(given), pasting.supplied(batch(progress=0.4))
+    alone = Mixup().supplied(batch(progress=0.9))
+    assert mix.pasted is not None
+    assert (mix.share, mix.label_share) == (alone.share, alone.label_share)
+    assert torch.equal(mix.partner, alone.partner)
+    assert early.pasted is None
+    assert early.share == Mixup().supplied(batch(progress=0.4)).share
+    pasted = mix.pasted.float() / 255
+    wanted = mix.share * pasted + (1 - mix.share) * pasted[mix.partner]
+    seen: list[torch.Tensor] = []
+    mixed_features(lambda images: seen.append(images) or images, given["images"], mix)  # type: ignore[arg-type, func-returns-value]
+    torch.testing.assert_close(seen[0], wanted)
+    logits, labels = torch.randn(12, 4, generator=seeded()), given["labels"]
+    loss = mixed_loss(CrossEntropy(), {"logits": logits, "labels": labels}, mix)
+    own = CrossEntropy()(logits=logits, labels=labels)
+    other = CrossEntropy()(logits=logits, labels=labels[mix.partner])
+    torch.testing.assert_close(loss, mix.share * own + (1 - mix.share) * other)
+
+
+def test_new_images_are_made_once() -> None:
+    with pytest.raises(ValueError, match=r"cam_resampling\.mixer: 'cam_resampling' makes"):
+        CamResampling(mixer=CamResampling())
+    assert "mixer" not in CamResampling().model_dump()
+    again = Mixer.parse(CamResampling(mixer=Mixup(alpha=0.5)).dump())
+    assert again == CamResampling(mixer=Mixup(alpha=0.5))
 
 
 # --- properties ---------------------------------------------------------------------------------

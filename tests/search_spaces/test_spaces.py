@@ -141,6 +141,18 @@ def test_mixing_goes_with_losses_on_logits_alone() -> None:
             assert experiment.classify.mixing.name == params["classify.mixing"] == "none"
 
 
+def test_follow_ups_stay_where_they_go_with_what_was_chosen() -> None:
+    follow_ups = [{"epochs": 2, "lr": 0.01, "mixing": "mixup"}, {"epochs": 1, "lr": 0.01}]
+    base = assign(BASES["defaults"], {"classify.then": follow_ups})
+    kept = set()
+    for experiment, _, _ in trials("long_tail", base, count=60):
+        chosen = experiment.classify
+        alone = "projections" in chosen.loss.needs() or chosen.branches.name != "none"
+        assert chosen.then == (() if alone else base.classify.then)
+        kept.add(bool(chosen.then))
+    assert kept == {True, False}
+
+
 def test_ablation_is_three_trunks_by_three_heads() -> None:
     base = Experiment()
     vary = search_spaces.load("ablation")

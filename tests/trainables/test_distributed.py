@@ -180,7 +180,7 @@ CASES = {
         "classify",
         {
             "classify.then": [
-                {"epochs": 1, "lr": 0.01, "mixing": "mixup", "sampler": "class_balanced"},
+                {"epochs": 1, "lr": 0.01, "sampler": "class_balanced"},
                 {"epochs": 2, "lr": 0.005, "schedule": "constant", "loss": "balanced_softmax"},
             ]
         },
