@@ -1,5 +1,6 @@
 """Models that train side by side are the models that train alone, up to rounding."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -8,6 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from no_waiting import no_waiting
+from pretend_device import THERE, ThereContext
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -18,8 +21,8 @@ from trainables.data import Views
 from trainables.experiment import Classify, Experiment, Training
 from trainables.fused import NotFusedError, Stack, lacking, side_by_side
 from trainables.fused_classify import Given, refusal, run_together
-from trainables.fused_loop import FusedStep
-from trainables.loop import Group, NonFiniteLossError, make_optimizer
+from trainables.fused_loop import Fleet, FusedStep
+from trainables.loop import Group, NonFiniteLossError, make_optimizer, set_lr
 from trainables.pipeline import plan, run_step
 from trainables.recording import WARM_UP, RecordedStep
 from trainables.settings import assign
@@ -459,3 +462,36 @@ def test_gradients_are_clipped_for_each_model_by_itself() -> None:
     step = FusedStep(lambda batch, progress: (weights * slopes).sum(1), optimizer, training)
     step(None, 0.0)
     torch.testing.assert_close(weights.data, torch.tensor([[-0.6, -0.8], [-0.3, -0.4]]))
+
+
+class StepTakenError(Exception):
+    """A step was done."""
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "ldam", "deferred"])
+def test_a_fused_step_does_not_wait_for_its_device(
+    base: Experiment, views: Views, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(fleet: Fleet, **told: Any) -> None:
+        training = told["training"]
+        optimizer = make_optimizer(training, [Group(list(fleet.parameters))])
+        optimizer.param_groups[0]["lr"] = torch.zeros((), device=THERE)
+        step = FusedStep(told["batch_losses"], optimizer, training)
+        batches = iter(told["epoch_batches"](0))
+        batch = next(batches)  # the order of the epoch is brought there with the first batch
+        with no_waiting():
+            for progress in (0.0, 0.99):
+                set_lr(optimizer, training, progress)
+                value = step(batch, progress)
+                assert value.device == THERE
+                assert value.shape == (2,)
+                batch = next(batches)
+        raise StepTakenError
+
+    monkeypatch.setattr("trainables.fused_classify.fit_together", fit)
+    # which does not know that device
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    recipe = assign(base, {"classify.loss": loss})
+    there = [ThereContext(torch.device(THERE), seed) for seed in SEEDS]
+    with pytest.raises(StepTakenError):
+        run_together(recipe.classify, given(recipe, views, there))
