@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -170,8 +171,13 @@ def limit_threads(threads: int) -> None:
 
 
 def rebuild(tree: dict[str, Any]) -> Experiment:
-    """Return the experiment that was dumped as plain values."""
-    return build(Experiment, tree)
+    """Return the experiment that was dumped as plain values, the same one while they stay."""
+    return _rebuild(json.dumps(tree))
+
+
+@lru_cache(maxsize=1)
+def _rebuild(document: str) -> Experiment:
+    return build(Experiment, json.loads(document))
 
 
 MODEL_ARTIFACTS = ("backbone", "classifier", "scorer", "updated_backbone", "updated_classifier")
