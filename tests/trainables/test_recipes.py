@@ -17,7 +17,8 @@ RECIPES = {path.stem: load_experiment(path) for path in (ROOT / "experiments").g
 CLOSED = sorted(name for name, recipe in RECIPES.items() if recipe.data.novel_classes == 0)
 FAMILIES = (
     *("bag_of_tricks", "balanced_softmax", "bbn", "bcl", "ce", "hybrid_psc", "hybrid_sc"),
-    *("ldam_drw", "logit_adjustment", "mislas", "proco", "ride", "sade", "tde"),
+    *("ldam_drw", "logit_adjustment", "mislas", "mixup_balanced_softmax", "proco", "ride"),
+    *("sade", "tde"),
 )
 TRAINED = 12 + 9 + 7 + 6  # exponential tail of factor 2 in four classes of twelve
 BATCH = 12
