@@ -14,6 +14,7 @@ from orchestrator.records import StageUse
 from orchestrator.reproduce import one_by_one, usual_fuse
 from orchestrator.store import Computed, StageStore
 from orchestrator.table_order import StartOrder, num_seeds
+from orchestrator.table_tasks import run_task
 from orchestrator.tables import Recipe, Wanted, load_table, recipes
 from trainables.artifacts import Backbone, Classifier
 from trainables.context import Context
@@ -160,6 +161,16 @@ def test_a_table_trains_the_trunks_of_its_seeds_together(tmp_path: Path) -> None
         if use.stage == "classify" and not use.reused
     ]
     assert apart == [uses[0].key]
+
+
+def test_a_task_trains_the_trunks_of_other_seeds_before_its_run(tmp_path: Path) -> None:
+    first, *others = (run for run in table(0, 1) if run.row == "CE")
+    trees = [run.experiment.model_dump(mode="json") for run in (first, *others)]
+    place = {"row": first.row, "factor": first.factor, "seed": first.seed}
+    cell = run_task(place, trees[0], str(tmp_path), 0.0, trees)
+    assert cell.error is None
+    assert [use.reused for use in cell.stages if use.stage == "classify"] == [True]
+    assert trained(others[0].experiment, StageStore(str(tmp_path)))[0].reused
 
 
 def test_on_a_cpu_each_trunk_is_trained_alone_unless_asked() -> None:
