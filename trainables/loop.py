@@ -176,8 +176,7 @@ def fit(
     Args:
         groups: What is trained.
         epoch_batches: Gives the batches of an epoch (from 0); as many on every worker.
-        steps_per_epoch: Batches per epoch, for the schedule; a function of the epoch where epochs
-            differ in length.
+        steps_per_epoch: Batches per epoch, for the schedule; or a function of the epoch.
         batch_loss: ``(batch, progress) -> scalar``; progress in ``[0, 1)``.
         training: Optimiser, schedule, epochs.
         context: Receives the reports.
