@@ -74,8 +74,6 @@ def refusal(settings: Classify) -> str:
             return f"{name} is '{value}'; fused: {' or '.join(map(repr, fused))}"
     if settings.then:
         return "other trainings follow (then)"
-    if settings.then:
-        return "trainings follow one another (then)"
     if settings.head.trunk_ending:
         return f"the head '{settings.head.name}' has branches of the trunk"
     if "projections" in settings.loss.needs():
