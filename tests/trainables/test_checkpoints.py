@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from listener import KilledError, Listener, Reports
 
 from trainables.checkpoints import decided
 from trainables.context import Context
@@ -31,24 +31,6 @@ SMALL = {
     "update.training.batch_size": 64,
     "score.threshold": {"known_recall": {"keep": 0.7}},
 }
-Reports = list[tuple[int, dict[str, float]]]
-
-
-class KilledError(RuntimeError):
-    """The process died."""
-
-
-class Listener:
-    """Notes reports, and dies at the one of a given number."""
-
-    def __init__(self, dies_at: int | None = None) -> None:
-        self.reports: Reports = []
-        self.dies_at = dies_at
-
-    def __call__(self, metrics: Mapping[str, float], epoch: int) -> None:
-        self.reports.append((epoch, dict(metrics)))
-        if len(self.reports) == self.dies_at:
-            raise KilledError
 
 
 @pytest.fixture(scope="module")

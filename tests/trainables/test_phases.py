@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from listener import KilledError, Listener
 
 from trainables.checkpoints import newest_epoch
 from trainables.context import Context, derive_seed
@@ -45,24 +46,6 @@ SMALL = {
 EPOCHS = 7
 # the lr of each epoch's last step
 RATES = [0.02, 0.02, 0.002, 0.01, 0.01]
-Reports = list[tuple[int, dict[str, float]]]
-
-
-class KilledError(RuntimeError):
-    """The process died."""
-
-
-class Listener:
-    """Notes reports, and dies at the one of a given number."""
-
-    def __init__(self, dies_at: int | None = None) -> None:
-        self.reports: Reports = []
-        self.dies_at = dies_at
-
-    def __call__(self, metrics: Mapping[str, float], epoch: int) -> None:
-        self.reports.append((epoch, dict(metrics)))
-        if len(self.reports) == self.dies_at:
-            raise KilledError
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import torch
 
@@ -13,6 +13,15 @@ from trainables.methods.rebalancers import Rebalancer
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
 
+Distance = Literal[
+    "squared_l2",
+    "dot",
+    "normalized_dot",
+    "normalized_squared_l2",
+    "centered_normalized_dot",
+    "centered_normalized_squared_l2",
+    "cosine",
+]
 NEVER = -65504.0  # the lowest float16: no ordinary logit comes near, and it survives a cast
 # How the head reads means of features that were transformed as it transforms them.
 NEAREST_MEAN = {
@@ -63,28 +72,7 @@ class NCM(Rebalancer):
         ([4.0, 12.0], [-4.0, -36.0])
     """
 
-    distance: Annotated[
-        Literal[
-            "squared_l2",
-            "dot",
-            "normalized_dot",
-            "normalized_squared_l2",
-            "centered_normalized_dot",
-            "centered_normalized_squared_l2",
-            "cosine",
-        ],
-        Choice(
-            (
-                "squared_l2",
-                "dot",
-                "normalized_dot",
-                "normalized_squared_l2",
-                "centered_normalized_dot",
-                "centered_normalized_squared_l2",
-                "cosine",
-            )
-        ),
-    ] = "squared_l2"
+    distance: Annotated[Distance, Choice(get_args(Distance))] = "squared_l2"
 
     def __call__(
         self, *, classifier: Classifier, features: torch.Tensor, labels: torch.Tensor
