@@ -85,6 +85,7 @@ def test_what_the_study_knows_is_put_into_the_record(base: Experiment, tmp_path:
 def test_a_rung_that_the_study_knows_is_put_into_the_record(
     base: Experiment, tmp_path: Path
 ) -> None:
+    base = assign(base, {"classify.training.epochs": 6})
     folder, storage = tmp_path / "sweeps" / "s", str(tmp_path)
     searcher = StudySearcher(
         folder=folder, space="full", base=base, objectives=[OBJECTIVE], num_trials=4,
@@ -94,7 +95,7 @@ def test_a_rung_that_the_study_knows_is_put_into_the_record(
     assert isinstance(below, dict)
     recipe = assign(base, {**below["params"], **below["rung"]})
     outcome = execute(recipe, StageStore(storage), Context(seed=recipe.seed))
-    searcher.on_trial_complete("ray-a", {**outcome.metrics, "completed": 1.0, "epoch": 2})
+    searcher.on_trial_complete("ray-a", {**outcome.metrics, "completed": 1.0, "epoch": 3})
     record = empty_record(base)
     tracker = Tracker.open(None, tmp_path, "orchestrator", folder / "spool")
     try:
@@ -104,7 +105,7 @@ def test_a_rung_that_the_study_knows_is_put_into_the_record(
     finally:
         tracker.close()
         searcher.close()
-    assert (found.state, found.rung) == ("PRUNED", {"classify.training.until": 1})
+    assert (found.state, found.rung) == ("PRUNED", {"classify.training.until": 3})
     assert found.params == below["params"]
     assert found.metrics[OBJECTIVE.metric] == outcome.metrics[OBJECTIVE.metric]
     assert all(use.reused for use in found.stages)
