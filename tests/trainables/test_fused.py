@@ -12,7 +12,7 @@ import torch
 from no_waiting import no_waiting
 from pretend_device import THERE, ThereContext
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
+from traced import Traced
 
 from trainables.artifacts import Backbone
 from trainables.backbone import build_trunk
@@ -409,23 +409,6 @@ def test_unequal_trainings_are_refused(base: Experiment, views: Views) -> None:
 
 
 # --- the step -------------------------------------------------------------------------------------
-
-
-class Traced:
-    """Replays what torch saw, with the numbers of that time, as a CUDA graph does."""
-
-    def rehearse(self, compute: Callable[[], Tensor]) -> Tensor:
-        return compute()
-
-    def record(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        traced = make_fx(compute)()
-
-        def replay() -> Tensor:
-            with torch.no_grad():  # the calls of the backward pass are among those traced
-                value: Tensor = traced()
-            return value.clone()
-
-        return replay
 
 
 def test_a_fused_step_can_be_recorded(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
+from traced import Traced
 
 from trainables.experiment import Training
 from trainables.loop import Group, make_optimizer, set_lr
@@ -20,27 +20,6 @@ from trainables.steps import EagerStep
 TRAINING = Training(epochs=1, lr=0.1, momentum=0.9, weight_decay=0.01, schedule="cosine")
 SIZES = (6, 6, 6, 6, 4) * 3  # three epochs, each with a shorter last batch
 COUNTS = torch.tensor([9, 4, 2])
-
-
-class Traced:
-    """Replays a step as the calls that torch saw, with the numbers of that time."""
-
-    def __init__(self) -> None:
-        self.recordings = 0
-
-    def rehearse(self, compute: Callable[[], Tensor]) -> Tensor:
-        return compute()
-
-    def record(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        self.recordings += 1
-        traced = make_fx(compute)()
-
-        def replay() -> Tensor:
-            with torch.no_grad():  # the calls of the backward pass are among those traced
-                value: Tensor = traced()
-            return value.clone()
-
-        return replay
 
 
 class Batch(NamedTuple):
