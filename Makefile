@@ -42,7 +42,7 @@ test: $(STAMP)  ## run all tests; ARGS='-k name' picks some
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 rehearse: $(STAMP)  ## try cluster.yaml on three pretend hosts on this machine (root, minutes)
-	$(BIN)/python tests/rehearsal/rehearse.py
+	$(BIN)/python -m tests.rehearsal.rehearse
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
@@ -53,8 +53,9 @@ format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)  ## write docs/methods.md from the method files
-	$(BIN)/python -m orchestrator.catalog
+docs: $(STAMP)  ## write docs/methods.md and docs/settings.md from the source
+	$(BIN)/python -m orchestrator.cli.catalog
+	$(BIN)/python -m orchestrator.cli.settings_page
 
 ui: $(STAMP)  ## MLflow in the browser, on this machine only (PORT=5000)
 	$(BIN)/orchestrator ui --port $(PORT)

@@ -1,4 +1,4 @@
-"""Speed, side by side with peers in one run: ``make bench``."""
+"""Benchmarks that measure this project and a baseline in one run: ``make bench``."""
 
 from __future__ import annotations
 
@@ -7,46 +7,49 @@ import platform
 import statistics
 from collections.abc import Mapping, Sequence
 
+from benchmarks.goals import judged
+
 
 def print_row(
     benchmark: str,
-    rival: str,
+    baseline: str,
     times: Mapping[str, Sequence[float]],
     *,
-    goal: float,
-    most: bool = False,
+    lower_is_better: bool = False,
     correct: bool = True,
     **more: object,
 ) -> bool:
-    """Print a JSON row about two sides' repeats and return whether the goal is reached.
+    """Print one JSON row that compares our cost with the baseline's; return whether it passes.
 
-    The ratio is the rival's median over ours: how many times less we need.
+    ``ratio`` is the baseline's median cost divided by ours. The goal is that of ``goals.yaml``; a
+    row without one passes if both sides gave the same result, and no goal is called reached.
 
     Args:
-        benchmark: ``file/case``.
-        rival: Name of the other side in ``times``.
-        times: Seconds (or any cost) per repeat, by side; ours is called ``ours``.
-        goal: Smallest ratio that is good enough.
-        most: The goal is the largest ratio instead, of our median over the rival's.
-        correct: Both sides gave the same result.
-        more: Further columns.
+        benchmark: Name of the row, ``file/case``.
+        baseline: Key of the baseline in ``times``.
+        times: Seconds (or another cost) of every repeat, by side; the key of our side is ``ours``.
+        lower_is_better: Divide our median by the baseline's instead.
+        correct: Whether both sides gave the same result; without it the row fails.
+        more: Further columns of the row.
+
+    Raises:
+        TypeError: A goal is passed; goals stand in ``goals.yaml`` alone.
     """
-    medians = {name: statistics.median(times[name]) for name in ("ours", rival)}
-    ratio = medians[rival] / medians["ours"]
-    ratio = 1 / ratio if most else ratio
-    passed = correct and (ratio <= goal if most else ratio >= goal)
+    if "goal" in more:
+        raise TypeError(f"{benchmark}: goals stand in goals.yaml, not in code")
+    medians = {name: statistics.median(times[name]) for name in ("ours", baseline)}
+    ratio = medians[baseline] / medians["ours"]
+    ratio = 1 / ratio if lower_is_better else ratio
     row = {
         "benchmark": benchmark,
-        "rival": rival,
+        "baseline": baseline,
         "medians": {name: float(f"{value:.4g}") for name, value in medians.items()},
         "spread": {name: round(max(times[name]) / min(times[name]), 2) for name in medians},
         "repeats": len(times["ours"]),
         "ratio": ratio,
-        "goal": goal,
-        "correct": correct,
-        "passed": passed,
+        **judged(benchmark, baseline, ratio, correct=correct),
         "machine": platform.machine(),
         **more,
     }
     print(json.dumps(row), flush=True)
-    return passed
+    return bool(row["passed"])

@@ -1,12 +1,12 @@
-"""Run the benchmarks and print one table: what, rival, ratio, goal, spread, reached or not.
+"""Run the benchmarks and print one table: benchmark, baseline, ratio, goal, spread, reached.
 
-    python -m benchmarks            all of them
-    python -m benchmarks loader     one
+    python -m benchmarks            all benchmarks
+    python -m benchmarks loader     one benchmark
     python -m benchmarks --data cifar10 --script pytorch-image-models/train.py    with real images
-    python -m benchmarks --page docs/performance.md    write what was last measured as a page
+    python -m benchmarks --page docs/measured/performance.md    write the latest rows as a page
 
-Each benchmark is a file that prints JSON rows; they are kept in ``runs/benchmarks/<name>.jsonl``.
-Exits with 1 when a goal is missed or a check of results fails.
+Each benchmark is a file of this folder that prints JSON rows, which are kept in
+``runs/benchmarks/<name>.jsonl``. The exit status is 1 if a goal is missed or results differ.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,34 +26,44 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.goals import goal_of
+from orchestrator.environment import git_commit
+
 HERE = Path(__file__).parent
 ROWS = Path("runs/benchmarks")
+KEPT = HERE / "rows"
+PAGE = "docs/measured/performance.md"  # where the page stands in the repository
 TAKES = {
-    "--data": ("gpu", "gpu_fused", "gpu_trials", "loader", "small_budget", "timm_train"),
+    "--data": ("gpu", "gpu_trials", "loader", "reuse", "small_budget", "timm_train"),
     "--script": ("timm_train",),
 }
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 
 def names() -> list[str]:
-    """Return the names of the benchmarks: the files of this folder."""
-    return sorted(path.stem for path in HERE.glob("*.py") if not path.stem.startswith("__"))
+    """Return the names of the benchmarks, one per file of this folder."""
+    files = (path.stem for path in HERE.glob("*.py"))
+    return sorted(stem for stem in files if not stem.startswith("__") and stem != "goals")
 
 
 def run(name: str, arguments: list[str]) -> tuple[list[dict[str, Any]], int]:
     """Run one benchmark in a fresh process and return its rows and exit status."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    stamp = {"commit": git_commit(12), "date": f"{datetime.now(UTC):%Y-%m-%d}", "cpu": processor()}
+    rows = [
+        {**json.loads(line), **stamp} for line in done.stdout.splitlines() if line.startswith("{")
+    ]
     if done.returncode and not rows:
         sys.stderr.write(done.stderr)
     ROWS.mkdir(parents=True, exist_ok=True)
-    (ROWS / f"{name}.jsonl").write_text(done.stdout, encoding="utf-8")
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (ROWS / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     return rows, done.returncode
 
 
 def arguments(name: str, options: argparse.Namespace) -> list[str]:
-    """Return the arguments for one benchmark: those of ours that it takes."""
+    """Return the options of this command that a benchmark accepts."""
     given = {"--data": options.data, "--script": options.script}
     return [
         part
@@ -62,20 +74,26 @@ def arguments(name: str, options: argparse.Namespace) -> list[str]:
 
 
 def main() -> int:
-    """Run what was asked for and print the table."""
+    """Run the chosen benchmarks and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(names())}; default all")
+    parser.add_argument("names", nargs="*", help=f"benchmarks: {', '.join(names())}; default: all")
     parser.add_argument("--data", help=f"folder of real images for {', '.join(TAKES['--data'])}")
     parser.add_argument("--script", help="timm's train.py for timm_train")
-    parser.add_argument("--page", type=Path, help="write the last rows of all to this file")
+    parser.add_argument(
+        "--page", type=Path, help="write the latest rows of all benchmarks to this file"
+    )
     options = parser.parse_args()
     if options.page:
         options.page.write_text(page(), encoding="utf-8")
+        KEPT.mkdir(exist_ok=True)
+        for name in names():  # the raw rows behind the page
+            if (ROWS / f"{name}.jsonl").is_file():
+                shutil.copy(ROWS / f"{name}.jsonl", KEPT / f"{name}.jsonl")
         return 0
     unknown = sorted(set(options.names) - set(names()))
     if unknown:
-        parser.error(f"no benchmark called {', '.join(unknown)}; there are {', '.join(names())}")
-    table = Table("benchmark", "rival", "ratio", "goal", "spread", "reached")
+        parser.error(f"no benchmark called {', '.join(unknown)}; allowed: {', '.join(names())}")
+    table = Table("benchmark", "baseline", "ratio", "goal", "spread", "reached")
     status = 0
     for name in options.names or names():
         rows, code = run(name, arguments(name, options))
@@ -88,20 +106,23 @@ def main() -> int:
 
 
 def page() -> str:
-    """Return the rows that were measured last as a Markdown page, with machine and versions."""
+    """Return the latest rows as a Markdown page, with machine and package versions."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     machine = f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     lines = [
         "# Performance",
         "",
-        "Each row is a benchmark of `benchmarks/`, both sides in one run. The ratio says how many",
-        "times less ours needs than the rival, or where the goal is a largest ratio (loader,",
-        "precision, startup) ours over the rival's; the spread is slowest over fastest repeat.",
+        "Each row is one case of `benchmarks/`; both sides are measured in the same run. The",
+        "ratio is the baseline's median cost divided by ours; `loader`, `precision`, `startup` and",
+        "times of `features` divide ours by the baseline's; their goal is the largest that passes.",
+        "Goals, with their dates and changes, are in `benchmarks/goals.yaml`, raw rows in",
+        "`benchmarks/rows/`.",
+        "The spread is the slowest repeat divided by the fastest.",
         "",
-        f"Written by `python -m benchmarks --page docs/performance.md`; {machine}; {versions}.",
+        f"Written by `python -m benchmarks --page {PAGE}`; {machine}; {versions}.",
         "",
-        "| benchmark | rival | ratio | goal | spread | reached |",
-        "|---|---|---|---|---|---|",
+        "| benchmark | baseline | ratio | goal | spread | reached | measured at |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in names():
         file = ROWS / f"{name}.jsonl"
@@ -109,14 +130,16 @@ def page() -> str:
         rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         for row in (row for row in rows if "ratio" in row):
             *start, reached = cells(row)
-            lines.append(f"| {' | '.join(start)} | {'yes' if 'yes' in reached else '**no**'} |")
+            plain = {"[green]yes[/]": "yes", "[red]no[/]": "**no**"}.get(reached, reached)
+            measured = f"{row.get('commit', '')} {row.get('date', '')}".strip() or "not recorded"
+            lines.append(f"| {' | '.join(start)} | {plain} | {measured} |")
         if not any("ratio" in row for row in rows):
-            lines.append(f"| {name} | | not measured | | | |")
+            lines.append(f"| {name} | | not measured | | | | |")
     return "\n".join(lines) + "\n"
 
 
 def processor() -> str:
-    """Return the processor's name, as Linux tells it."""
+    """Return the processor's name from ``/proc/cpuinfo``, or else the architecture."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -128,11 +151,16 @@ def cells(row: dict[str, Any]) -> list[str]:
     spread = row.get("spread", "")
     if isinstance(spread, dict):
         spread = ", ".join(f"{k} {v}" for k, v in spread.items())
-    reached = "[green]yes[/]" if row.get("passed") else "[red]no[/]"
-    goal = row.get("goal", "")
-    goal = f"{goal:.3g}" if isinstance(goal, float) else str(goal)
-    rival = str(row.get("rival", ""))
-    return [str(row["benchmark"]), rival, f"{row['ratio']:.3g}", goal, str(spread), reached]
+    # "rival": the key of rows that were measured earlier
+    baseline = str(row.get("baseline", row.get("rival", "")))
+    # judged by today's goals: what a row said of itself when it was measured may be outdated
+    goal = goal_of(str(row["benchmark"]), baseline)
+    shown = "none" if goal is None else f"{goal.bound:.3g}"
+    reached = "no goal"
+    if goal is not None:
+        good = row.get("correct", True) and goal.reached(row["ratio"])
+        reached = "[green]yes[/]" if good else "[red]no[/]"
+    return [str(row["benchmark"]), baseline, f"{row['ratio']:.3g}", shown, str(spread), reached]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from benchmarks import print_row
 from benchmarks.gpu import Options, Size, read_options, timed
 from benchmarks.heads import largest_difference, make_data, measure
-from trainables.kmeans import constrained_kmeans
+from trainables.features.kmeans import constrained_kmeans
 from trainables.methods.scores.knn import KNN
 
 
@@ -34,8 +34,8 @@ def heads(options: Options) -> list[bool]:
     name = f"gpu/{case.heads} heads"
     limit = {"ours": [case.heads * t for t in times["ours"]], "limit": [3.0]}
     return [
-        print_row(name, "lean loop", times, goal=case.goals["lean loop"], correct=correct),
-        print_row(name, "limit", limit, goal=1.0, correct=correct),
+        print_row(name, "lean loop", times, correct=correct),
+        print_row(name, "limit", limit, correct=correct),
     ]
 
 
@@ -63,7 +63,7 @@ def searches(options: Options) -> list[bool]:
         compute()
         times = [timed(compute, options.device) for _ in range(options.repeats)]
         sides = {"ours": times, "limit": [0.05]}
-        found.append(print_row(f"gpu/{name}", "limit", sides, goal=1.0))
+        found.append(print_row(f"gpu/{name}", "limit", sides))
     return found
 
 

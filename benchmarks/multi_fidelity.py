@@ -1,25 +1,28 @@
 """Multi-fidelity: the ladder beside random search, and beside a ladder that begins anew each time.
 
-Goal P15: at equal CPU time, and at equally many trained epochs, the ladder's best recipe is at
-least random search's best in 4 of 5 seeds; and going on from the rung below takes at least 1.5
-times fewer epochs than to train every rung from its start, as promotion without checkpoints does.
+Goal: at equal CPU time, and at equally many trained epochs, the ladder's best recipe is better than
+random search's best in at least 8 of 10 seeds (ties are no wins); and going on from the rung below
+takes at least 1.5 times fewer epochs than to train every rung from its start, as promotion without
+checkpoints does.
 
-    python -m benchmarks.multi_fidelity [--seeds 0 1 2 3 4] [--trials 31]
+    python -m benchmarks.multi_fidelity [--seeds 10 11 ... 19] [--trials 31] [--sampler tpe]
 
-Per seed the ladder runs as ``--scheduler ladder --trials 31`` would, with the search's own sampler.
-Then random search trains one recipe after the other to the end, until it has spent at least the CPU
-seconds (and, counted apart, the epochs) that the ladder took: the training that oversteps the
-budget is still counted for it. Both begin with the base recipe and draw from one space: how the
-classifier is trained. CPU time is all that a trial takes, sampler, store and evaluation included.
-Compared is the best value of a recipe that was trained to the end: balanced accuracy on 300
-validation images, 30 per class, by which either search would choose; so it is what the search
-found, not what it is worth on a test.
+Per seed the ladder runs as ``--scheduler ladder --trials 31 --sampler tpe`` would. Then random
+search trains one recipe after the other to the end, until it has spent at least the CPU seconds
+(and, counted apart, the epochs) that the ladder took: the training that oversteps the budget is
+still counted for it. Both begin with the base recipe and draw from one space: how the classifier is
+trained. CPU time is all that a trial takes, sampler, store and evaluation included. Compared is the
+best value of a recipe that was trained to the end: balanced accuracy on 300 validation images, 30
+per class, by which either search would choose; so it is what the search found, not what it is worth
+on a test.
 
 The problem: the ten digits as a closed world, long tail 60 (from 62 images to one per class),
 batches of 8, 48 epochs, so rungs of 3, 6, 12, 24 and 48: 16 recipes begin, one is trained to the
 end. It has what digits with their defaults lack: values below the ceiling, enough validation images
 to rank by, a training that costs a trial far more than its evaluation, and a lowest rung of several
-dozen steps, before which all recipes guess.
+dozen steps, before which all recipes guess. Problem and ladder were changed after a miss (3 of 5
+seeds on an earlier problem, whose 70 validation images were saturated); therefore the seeds 10 to
+19, which nobody had seen then, decide.
 """
 
 from __future__ import annotations
@@ -37,22 +40,22 @@ from typing import NamedTuple
 import optuna
 import torch
 
-from orchestrator.execute import execute
-from orchestrator.ladder import Ladder
+from benchmarks.goals import judged
+from orchestrator.execution.execute import execute
 from orchestrator.records import Objective
-from orchestrator.search import StudySearcher
-from orchestrator.store import StageStore
+from orchestrator.search.ladder import Ladder
+from orchestrator.search.samplers import plan_sampler
+from orchestrator.search.searcher import StudySearcher
+from orchestrator.store.stage_store import StageStore
 from search_spaces.long_tail import choose_training
 from search_spaces.pick import FromTrial, Pick
 from trainables.context import Context
 from trainables.experiment import Experiment, load_experiment
-from trainables.loop import NonFiniteLossError
 from trainables.settings import assign
+from trainables.training.loop import NonFiniteLossError
 
 OBJECTIVE = Objective(metric="evaluate/accuracy/balanced", mode="max")
 SPACE = "benchmarks.multi_fidelity:vary"
-GOAL = 1.5
-SEEDS_TO_WIN = 0.8  # 4 of 5
 PROBLEM = (
     "data.novel_classes=0",
     "data.validation_novel_classes=0",
@@ -107,7 +110,7 @@ def run(recipe: Experiment, store: StageStore) -> Run:
     return Run(outcome.metrics[OBJECTIVE.metric], epochs - use.continued, epochs)
 
 
-def climb(base: Experiment, trials: int, seed: int, folder: Path) -> Search:
+def climb(base: Experiment, trials: int, seed: int, folder: Path, sampler: str = "tpe") -> Search:
     """Search by the ladder, as a sweep of so many trials."""
     store, start = StageStore(str(folder / "ladder")), time.process_time()
     searcher = StudySearcher(
@@ -118,6 +121,7 @@ def climb(base: Experiment, trials: int, seed: int, folder: Path) -> Search:
         num_trials=trials,
         seed=seed,
         ladder=Ladder(base, [OBJECTIVE], num_trials=trials),
+        sampler=plan_sampler(sampler, space=SPACE, base=base, objectives=[OBJECTIVE.metric]),
     )
     runs: list[Run] = []
     best = -math.inf
@@ -166,14 +170,13 @@ def warm_up(base: Experiment) -> None:
 
 
 def won(name: str, wins: list[bool]) -> dict[str, object]:
-    """Return the row of a budget: in which share of the seeds the ladder was not behind."""
+    """Return the row of a budget: the share of seeds in which the ladder is better; no ties."""
     share = sum(wins) / len(wins)
     return {
         "benchmark": f"multi_fidelity/seeds won at equal {name}",
-        "rival": "random search",
+        "baseline": "random search",
         "ratio": share,
-        "goal": SEEDS_TO_WIN,
-        "passed": share >= SEEDS_TO_WIN,
+        **judged(f"multi_fidelity/seeds won at equal {name}", "random search", share),
     }
 
 
@@ -182,8 +185,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10, 20)))
     parser.add_argument("--trials", type=int, default=31, help="of the ladder")
+    parser.add_argument("--sampler", default="tpe", help="of the ladder")
     options = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -192,21 +196,23 @@ def main() -> int:
     ladder, random = [], []
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            ladder.append(climb(base, options.trials, seed, Path(folder)))
+            ladder.append(climb(base, options.trials, seed, Path(folder), options.sampler))
             random.append(draw(base, ladder[-1], seed, Path(folder)))
         print(f"seed {seed}: {ladder[-1]} beside {random[-1]}", file=sys.stderr, flush=True)
     pairs = list(zip(ladder, random, strict=True))
     ratios = [side.from_start / side.trained for side in ladder]
     rows = [
-        won("CPU time", [ours.best_by_cpu >= theirs.best_by_cpu for ours, theirs in pairs]),
-        won("epochs", [ours.best_by_epochs >= theirs.best_by_epochs for ours, theirs in pairs]),
+        won("CPU time", [ours.best_by_cpu > theirs.best_by_cpu for ours, theirs in pairs]),
+        won("epochs", [ours.best_by_epochs > theirs.best_by_epochs for ours, theirs in pairs]),
         {
             "benchmark": "multi_fidelity/epochs",
-            "rival": "every rung from its start",
+            "baseline": "every rung from its start",
             "ratio": statistics.median(ratios),
             "spread": round(max(ratios) / min(ratios), 2),
-            "goal": GOAL,
-            "passed": statistics.median(ratios) >= GOAL,
+            **judged(
+                "multi_fidelity/epochs", "every rung from its start", statistics.median(ratios)
+            ),
+            "sampler": options.sampler,
             "ladder": [side._asdict() for side in ladder],
             "random": [side._asdict() for side in random],
         },

@@ -1,1 +1,1 @@
-"""Who runs, records and ships it: the only place that imports Ray, Optuna and MLflow."""
+"""Search, execution, records and promotion of recipes, by Ray, Optuna and MLflow."""

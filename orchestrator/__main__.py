@@ -1,5 +1,5 @@
-"""``python -m orchestrator`` is the same as the console command ``orchestrator``."""
+"""Entry point of ``python -m orchestrator``, the same as the console command ``orchestrator``."""
 
-from orchestrator.cli import main
+from orchestrator.cli.main import main
 
 main()

@@ -1,4 +1,4 @@
-"""Where and with what a sweep ran."""
+"""Environment of a sweep: code version, host, package versions, resources."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def environment(resources: dict[str, float]) -> dict[str, str]:
 
 
 def git_commit(digits: int = 40) -> str:
-    """Return the commit of the code, with ``+changes`` if the code differs from it.
+    """Return the commit of the code, with ``+changes`` if the working tree differs from it.
 
-    Code is what can change a result: the packages, of which a new file that git does not know yet
-    is a part (a method is one file), and the recipes. ``unknown``: there is no git here, or this
-    project is not in the repository that it lies in (an unpacked archive, a machine of `ray up`).
+    The comparison covers the recipes and the packages, including untracked files, because a new
+    method is a new file. The result is ``unknown`` without git, or if the surrounding repository
+    does not track this project (an unpacked archive, a machine of ``ray up``).
 
     Args:
-        digits: How many of the commit's 40 digits.
+        digits: Number of digits to return, at most 40.
     """
     root = Path(__file__).resolve().parent.parent
     try:
@@ -53,12 +53,17 @@ def git_commit(digits: int = 40) -> str:
 
 def _git(root: Path, *arguments: str) -> str:
     """Return the output of a git command, stripped."""
-    # A clone of another owner, as in a container: git refuses it, because its settings may name
-    # programs to run; the program that asks is this clone's own, so it is trusted already.
+    # git refuses a clone that another user owns, as in a container, because the clone's settings
+    # may name programs to run; this process already runs code of the clone.
     command = ["git", "-c", f"safe.directory={root}", "--no-optional-locks", "-C", str(root)]
-    # a hook or an alias that started this process has told git of its own repository
-    own = {name: value for name, value in os.environ.items() if name not in REPOSITORY}
+    # if a git hook started this process, these variables name the hook's repository
+    variables = {name: value for name, value in os.environ.items() if name not in REPOSITORY}
     done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, check=True, timeout=10, env=own
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+        env=variables,
     )
     return done.stdout.strip()

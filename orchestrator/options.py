@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import unquote, urlparse
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
-from orchestrator.records import Objective
-from trainables.errors import ConfigError
+from orchestrator.records import Objective, PromotionRecord
+from trainables.errors import ConfigError, short
+
+DEFAULT_STORAGE, DEFAULT_MODEL = "runs", "longtail"
+LONGEST_NAME = 255  # bytes, in file systems
+MOST_BYTES = 200  # of a name: file systems allow 255, and names get endings
+_NAME = re.compile(r"\w[\w.+@=,() -]*")
+
+
+def check_name(option: str, name: str) -> str:
+    """Return a name that can be a folder and an entry of the model registry.
+
+    Args:
+        option: The option that the name was given to, for messages.
+        name: The name.
+
+    Raises:
+        ConfigError: It would lie in another folder, or is not allowed in MLflow or a file system.
+
+    Example:
+        >>> check_name("--name", "monday 2"), check_name("--model", "Käfer.v2")
+        ('monday 2', 'Käfer.v2')
+    """
+    if not _NAME.fullmatch(name) or len(name.encode()) > MOST_BYTES:
+        raise ConfigError(
+            f"{option}: must begin with a letter or digit, go on with these, spaces and any of "
+            f"_ . + @ = , ( ) -, and have at most {MOST_BYTES} bytes; received {short(name)}"
+        )
+    return name
+
+
+def _share(value: float) -> float:
+    """Return a number of CPUs or GPUs that Ray can give, which counts in shares of 0.0001."""
+    if value and not 0.001 <= value <= 1_000_000:
+        raise ValueError("must be 0 or between 0.001 and 1000000")
+    return value
+
+
+def _share_of_gpu(value: float) -> float:
+    """Return a number of GPUs that Ray can give: a share of one, or whole ones."""
+    if value > 1 and not value % 1 == 0:  # "not", because infinity % 1 is NaN
+        raise ValueError("must be a share of one GPU or a whole number")
+    return _share(value)
+
+
+Number = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class SweepOptions(BaseModel):
@@ -17,22 +65,26 @@ class SweepOptions(BaseModel):
     Args:
         experiment: The base recipe.
         sets: ``path=value`` texts that change it.
-        study: Search space, a module of ``search_spaces``.
-        name: Name of the sweep; an old name goes on with it. Empty: study and time.
+        space: Search space, a module of ``search_spaces``.
+        name: Name of the sweep; an old name goes on with it. Empty: space and time.
         trials: How many recipes are tried in all.
         storage: Path or URI that all hosts reach; stage results and records live there.
         concurrency: Trials at a time; ``None``: as many as the cluster's CPUs and GPUs hold.
         cpus_per_trial: CPUs that a trial occupies; it runs one thread.
         gpus_per_trial: GPUs (or a share of one) that a trial occupies.
-        workers: Workers that train a trunk together (Ray Train). With more than one, a trial holds
-            almost nothing while it waits; each worker holds a CPU, and a GPU if trials are given
-            any.
+        train_workers: Workers that train a trunk together (Ray Train). With more than one, a trial
+            holds almost nothing while it waits; each worker holds a CPU, and a GPU if trials are
+            given any.
         scheduler: Who stops poor trials early, or lets good ones train longer (``ladder``).
+        sampler: Where new recipes come from: ``tpe``, ``random``, ``gp``, ``cmaes``, ``nsga2``,
+            ``qmc``, ``package.module:Class`` or ``optunahub:PACKAGE:Class``.
         objectives: Validation metrics; empty: those of the study.
         finalists: How many recipes are run again on all seeds and tested.
-        seeds: Seeds per finalist.
+        num_seeds: Seeds per finalist.
+        data_seeds: Cut the data anew for each seed of a finalist's validation.
         model: Name of the registered model.
         promote: Register the winner and ask the gates.
+        gates: ``gate.setting=value`` texts that change the gates' defaults.
         address: Ray cluster to join; ``None``: a running one that Ray knows of, else a local one.
     """
 
@@ -40,20 +92,25 @@ class SweepOptions(BaseModel):
 
     experiment: Path = Path("experiments/digits.yaml")
     sets: tuple[str, ...] = ()
-    study: str = "full"
-    name: str = ""
-    trials: Annotated[int, Field(ge=1)] = 24
-    storage: str = "runs"
-    concurrency: Annotated[int, Field(ge=1)] | None = None
-    cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
-    gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
-    workers: Annotated[int, Field(ge=1)] = 1
+    space: str = Field(default="full", validation_alias=AliasChoices("space", "study"))
+    name: Annotated[str, AfterValidator(lambda n: n and check_name("--name", n))] = ""
+    trials: Number = 24
+    storage: str = DEFAULT_STORAGE
+    concurrency: Number | None = None
+    cpus_per_trial: Annotated[float, Field(gt=0), AfterValidator(_share)] = 1.0
+    gpus_per_trial: Annotated[float, Field(ge=0), AfterValidator(_share_of_gpu)] = 0.0
+    train_workers: Number = Field(
+        default=1, validation_alias=AliasChoices("train_workers", "workers")
+    )
     scheduler: Literal["none", "asha", "hyperband", "ladder"] = "none"
+    sampler: str = "tpe"
     objectives: tuple[Objective, ...] = ()
-    finalists: Annotated[int, Field(ge=1)] = 2
-    seeds: Annotated[int, Field(ge=1)] = 3
-    model: str = "longtail"
+    finalists: Number = 2
+    num_seeds: Number = Field(default=3, validation_alias=AliasChoices("num_seeds", "seeds"))
+    data_seeds: bool = False
+    model: Annotated[str, AfterValidator(lambda n: check_name("--model", n))] = DEFAULT_MODEL
     promote: bool = True
+    gates: tuple[str, ...] = ()
     address: str | None = None
 
 
@@ -76,9 +133,58 @@ def parse_objective(text: str) -> Objective:
 def local_folder(storage: str) -> Path:
     """Return where records, study and report go: the storage itself if it is a local path.
 
+    Raises:
+        ConfigError: The storage is no path.
+
     Example:
-        >>> local_folder("s3://bucket/runs").name
-        'runs'
+        >>> local_folder("s3://bucket/runs").name, local_folder("file:///tmp/a%20b").name
+        ('runs', 'a b')
     """
-    plain = storage.removeprefix("file://")
-    return (Path("runs") if "://" in plain else Path(plain)).resolve()
+    plain = unquote(urlparse(storage).path) if storage.startswith("file://") else storage
+    if not plain or "\0" in plain or max(map(len, os.fsencode(plain).split(b"/"))) > LONGEST_NAME:
+        raise ConfigError(f"--storage: must be a folder or a URI; received {short(storage)}")
+    return (Path(DEFAULT_STORAGE) if "://" in plain else Path(plain).expanduser()).resolve()
+
+
+def command(words: str, *, storage: str, model: str = DEFAULT_MODEL) -> str:
+    """Return a command with the storage and model that it needs, as a shell takes it.
+
+    Example:
+        >>> command("promote list", storage="runs"), command("promote list", storage="my runs")
+        ('orchestrator promote list', "orchestrator promote list --storage 'my runs'")
+    """
+    told = [("--storage", storage, DEFAULT_STORAGE), ("--model", model, DEFAULT_MODEL)]
+    options = [f" {option} {shlex.quote(value)}" for option, value, usual in told if value != usual]
+    return f"orchestrator {words}{''.join(options)}"
+
+
+def remedies(record: PromotionRecord, storage: str) -> list[str]:
+    """Return what can be done about a refused promotion; empty for one that passed.
+
+    Example:
+        >>> from orchestrator.records import GateRecord
+        >>> refusal = GateRecord(name="few", passed=False, reason="lost 4 points")
+        >>> record = PromotionRecord(model="longtail", version="3", promoted=False, gates=[refusal])
+        >>> for line in remedies(record, "runs"):
+        ...     print(line)
+        orchestrator promote version 3 --gate few.allowed_regression=NUMBER   judges it anew
+        orchestrator promote version 3 --force   makes it champion all the same; it is recorded
+    """
+    from trainables.methods.gates import Gate
+
+    refusing = [gate.name for gate in record.gates if not gate.passed]
+    if record.promoted or not refusing:
+        return []
+    if record.version is None or "provenance" in refusing:
+        return ["no option overrides this refusal: choose a recipe without what it names"]
+    again = command(f"promote version {record.version}", storage=storage, model=record.model)
+    settings = {
+        name: list(Gate.shelf[name].model_fields) for name in refusing if name in Gate.shelf
+    }
+    limits = [
+        f"{name}.{'allowed_regression' if 'allowed_regression' in known else known[0]}"
+        for name, known in settings.items()
+        if known
+    ]
+    judged = [f"{again} --gate {limit}=NUMBER   judges it anew" for limit in limits]
+    return [*judged[:1], f"{again} --force   makes it champion all the same; it is recorded"]

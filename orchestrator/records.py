@@ -1,50 +1,116 @@
-"""What a sweep leaves behind, as one JSON document that the report and the tests read."""
+"""Record of a sweep, the JSON document ``sweep.json`` that the report and the commands read."""
 
 from __future__ import annotations
 
-import os
+import math
+import re
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from orchestrator.locking.sweep_lock import write_file
+from trainables.errors import ConfigError, readable
+from trainables.former_names import current_metric, current_metrics
 
 Scalar = str | int | float | bool | None
+MetricName = Annotated[str, AfterValidator(current_metric)]
+Metrics = Annotated[dict[str, float], AfterValidator(current_metrics)]
+
+
+_USER_INFO = re.compile(r"(?<!sqlite)://[^\s'\"]*@")
+_SECRETS = re.compile(r"((?:password|passwd|pwd|token|secret)=)[^&\s'\"]+", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """Return a text in which user and password of addresses are replaced by ``***``.
+
+    Example:
+        >>> redact("no answer from https://ann:s3cret@mlflow.example:5000/api")
+        'no answer from https://***@mlflow.example:5000/api'
+        >>> redact("postgresql://db/mlflow?password=s3cret&sslmode=require")
+        'postgresql://db/mlflow?password=***&sslmode=require'
+        >>> redact("sqlite:////home/ann@work/mlflow.db")
+        'sqlite:////home/ann@work/mlflow.db'
+    """
+    return _SECRETS.sub(r"\1***", _USER_INFO.sub("://***@", text))
+
+
+def print_error(text: str) -> None:
+    """Write an error to standard error, without control characters and passwords."""
+    lines = [readable(line) for line in redact(text).split("\n")]
+    sys.stderr.write("error: " + "\n".join(lines) + "\n")
 
 
 class Record(BaseModel):
-    """Base of the records: unknown keys are errors, so that a reader never guesses."""
+    """Base class of the records; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Objective(Record):
-    """A validation metric to optimise."""
+def fault_of(error: ValidationError | OSError) -> str:
+    """Return in one line why a file is not a record: the first fault and where it is.
 
-    metric: str
+    Example:
+        >>> try:
+        ...     Objective.model_validate_json('{"metric": "m", "mode": "best"}')
+        ... except ValidationError as error:
+        ...     print(fault_of(error))
+        mode: Input should be 'max' or 'min'
+    """
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    text = f"{place}: {first['msg']}" if place else first["msg"]
+    return " ".join(text.split())[:200]
+
+
+class Objective(Record):
+    """A validation metric to optimize."""
+
+    metric: MetricName
     mode: Literal["max", "min"]
 
 
 class StageUse(Record):
-    """One stage result that a trial asked for."""
+    """One stage result that a trial used, computed by the trial or reused from the stage store."""
 
     stage: str
     key: str
     reused: bool
-    seconds: float  # computing time, also when reused: what the reuse saved
-    continued: int = 0  # epochs taken over from a shorter training
-    run_id: str | None = None
+    seconds: float  # computing time of the result, also if the trial reused it
+    continued: int = 0  # epochs that a shorter training of the same recipe computed
     history: list[dict[str, float]] = []  # one entry per report; the key "epoch" numbers them
+    chosen: dict[str, str] = {}  # what `auto` stood for, by the name of the setting
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_run(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """Leave out the MLflow run that results had in records of earlier versions."""
+        return {name: value for name, value in content.items() if name != "run_id"}
 
 
 class TrialRecord(Record):
-    """One trial: what was tried, what came out."""
+    """One trial: its parameters, state, metrics and stages."""
 
     trial_id: str
     number: int
     state: Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
     params: dict[str, Scalar]
-    rung: dict[str, Scalar] = {}  # how a ladder shortened the recipe; empty: not at all
-    metrics: dict[str, float] = {}
+    rung: dict[str, Scalar] = {}  # changes that a ladder's rung makes; empty without a ladder
+    metrics: Metrics = {}
     seconds: float = 0.0
     error: str | None = None
     run_id: str | None = None
@@ -52,12 +118,12 @@ class TrialRecord(Record):
 
     @property
     def changes(self) -> dict[str, Scalar]:
-        """What was changed in the base recipe to run it."""
+        """Changes of the base recipe in this trial: parameters and rung."""
         return {**self.params, **self.rung}
 
 
 class Interval(Record):
-    """Mean over seeds with a 95 % t-interval; one seed has none, its ends are the value."""
+    """Mean over seeds and its 95 % t-interval; of one seed, ``low`` and ``high`` equal the mean."""
 
     mean: float
     low: float
@@ -76,29 +142,121 @@ class Interval(Record):
         return "(one seed)" if len(self.values) < 2 else f"[{self.low:.4f}, {self.high:.4f}]"
 
 
+SMALLEST_ODDS = 1e-3  # fractions are clipped to [0.001, 0.999], because 0 and 1 have no logit
+
+
+def interval(values: Sequence[float], *, fraction: bool = False) -> Interval:
+    """Return mean and 95 % t-interval; of one value, the interval has zero width.
+
+    Args:
+        values: One value per seed.
+        fraction: The values are in [0, 1]; the t-interval is computed of their logits and
+            transformed back, so that it is in [0, 1] too.
+
+    Example:
+        >>> interval([1.0, 2.0, 3.0]).mean
+        2.0
+        >>> round(interval([1.0, 2.0, 3.0]).high, 2)
+        4.48
+        >>> found = interval([0.98, 0.99, 0.985], fraction=True)
+        >>> round(found.low, 3), round(found.high, 3)
+        (0.966, 0.994)
+    """
+    mean = statistics.fmean(values)
+    if len(values) < 2 or max(values) == min(values):
+        return Interval(mean=mean, low=mean, high=mean, values=list(values))
+    if not fraction:
+        low, high = _t_interval(values)
+    else:
+        inside = [min(max(v, SMALLEST_ODDS), 1 - SMALLEST_ODDS) for v in values]
+        ends = _t_interval([math.log(v / (1 - v)) for v in inside])
+        low, high = (1 / (1 + math.exp(-min(max(end, -700.0), 700.0))) for end in ends)
+        low, high = min(low, mean), max(high, mean)
+    return Interval(mean=mean, low=low, high=high, values=list(values))
+
+
+def _t_interval(values: Sequence[float]) -> tuple[float, float]:
+    from scipy.stats import t as student_t
+
+    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    half = float(student_t.ppf(0.975, len(values) - 1)) * error
+    return mean - half, mean + half
+
+
 class FinalistRecord(Record):
-    """A recipe that was re-run on several seeds and evaluated once on the test views."""
+    """A recipe that was run again on several seeds and evaluated once on the test set."""
 
     trial_id: str
     params: dict[str, Scalar]
     seeds: list[int]
-    metrics: dict[str, Interval]
+    metrics: Annotated[dict[str, Interval], AfterValidator(current_metrics)]
     run_ids: list[str] = []
-    arrays: str | None = (
-        None  # folder of the first seed's evaluation artifact, below the sweep folder
+    arrays: str | None = None  # evaluation artifact of the first seed, below the sweep's folder
+    chosen: dict[str, str] = {}  # what `auto` stood for in the run of the first seed
+    pretrained_on: str = ""  # what the trunk was trained on before; empty in earlier records
+    met_classes: list[str] = []  # classes that the trunk was trained on before, as labels tell
+    served: Literal["first", "updated"] | None = None  # the model that answers; None: old record
+    serving: str = ""  # why this one
+
+
+class SelectionRecord(Record):
+    """Choice of the winner among finalists, by validation metrics only."""
+
+    winner: str  # trial id
+    base: str | None = None  # trial id of the base recipe
+    challenger: str | None = None  # trial id of the best finalist, if not the base recipe
+    difference: Interval | None = (
+        None  # of the first objective, challenger minus base, with 95 % interval
     )
+    reason: str = ""
+
+
+class FailureRecord(Record):
+    """A step after the search that failed, without which the sweep went on.
+
+    ``step`` is ``finalist`` (a recipe on one seed, or the export of its model), ``promotion`` or
+    ``report``.
+    """
+
+    step: Literal["finalist", "promotion", "report"]
+    error: Annotated[str, AfterValidator(redact)]  # one line
+    trial_id: str | None = None
+    seed: int | None = None
+    traceback: Annotated[str, AfterValidator(redact)] = ""
+
+    def __str__(self) -> str:
+        """Return the failure in one line.
+
+        Example:
+            >>> str(FailureRecord(step="finalist", error="loss is nan", trial_id="t7", seed=2))
+            'finalist t7, seed 2: loss is nan'
+        """
+        place = self.step + (f" {self.trial_id}" if self.trial_id else "")
+        return f"{place}{'' if self.seed is None else f', seed {self.seed}'}: {self.error}"
 
 
 class GateRecord(Record):
-    """One gate's word on a challenger."""
+    """One gate's decision on a challenger."""
 
     name: str
     passed: bool
     reason: str
+    settings: dict[str, Scalar] = {}  # those that `--gate` changed
+
+    def text(self) -> str:
+        """Return the reason, with the settings that were changed.
+
+        Example:
+            >>> settings = {"allowed_regression": 2.0}
+            >>> GateRecord(name="few", passed=True, reason="lost 1.5", settings=settings).text()
+            'lost 1.5 (--gate few.allowed_regression=2.0)'
+        """
+        changed = "".join(f" (--gate {self.name}.{k}={v})" for k, v in self.settings.items())
+        return f"{self.reason}{changed}"
 
 
 class PromotionRecord(Record):
-    """What the registry did with the winner."""
+    """Promotion of a challenger: its registered version and the decisions of the gates."""
 
     model: str
     version: str | None
@@ -107,29 +265,36 @@ class PromotionRecord(Record):
 
 
 class SweepRecord(Record):
-    """A whole sweep."""
+    """A sweep: settings, environment, trials, finalists and promotion."""
 
     name: str
-    study: str
+    space: str = Field(validation_alias=AliasChoices("space", "study"))
     started: str  # ISO 8601, UTC
     seconds: float = 0.0
     experiment: dict[str, Any]
     objectives: list[Objective]
+    sampler: str = "tpe"
+    left_to_tpe: list[str] = []  # parameters that another sampler leaves to TPE
+    asking_seconds: float = 0.0  # in which the driver asked the study for recipes and told values
     environment: dict[str, str]  # git, python, torch, ray, optuna, mlflow, host, cpus, gpus
     data: dict[str, Any] = {}  # digest, classes, counts per view
+    content: dict[str, str] = {}  # digest of what each path of the recipe led to at the start
     trials: list[TrialRecord] = []
     finalists: list[FinalistRecord] = []
+    selection: SelectionRecord | None = None  # absent in records of earlier versions
     promotion: PromotionRecord | None = None
-    tracking_uri: str = ""
+    failures: list[FailureRecord] = []  # of finalists, report and promotion
+    tracking_uri: Annotated[str, AfterValidator(redact)] = ""  # for people: without a password
     run_id: str | None = None
 
     def save(self, folder: Path) -> Path:
-        """Write ``sweep.json`` atomically and return its path."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write ``sweep.json`` atomically and return its path.
+
+        Raises:
+            SweepLostError: Another driver took the sweep over.
+        """
         target = folder / "sweep.json"
-        draft = target.with_suffix(f".{os.getpid()}.draft")
-        draft.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        draft.replace(target)
+        write_file(target, self.model_dump_json(indent=1).encode())
         return target
 
     @classmethod
@@ -137,6 +302,68 @@ class SweepRecord(Record):
         """Read ``sweep.json`` from a sweep's folder.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: The folder has no ``sweep.json``.
+            ConfigError: The file is damaged, or another version of this project wrote it.
         """
-        return cls.model_validate_json((folder / "sweep.json").read_text(encoding="utf-8"))
+        path = folder / "sweep.json"
+        try:
+            record = cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise
+        except (ValidationError, OSError) as error:
+            raise ConfigError(
+                f"{path} is damaged, or of another version: {fault_of(error)}; restore it from a "
+                "backup, or give a new --name"
+            ) from None
+        names = {finalist.trial_id for finalist in record.finalists}
+        if record.selection is not None and record.selection.winner not in names:
+            raise ConfigError(f"{path} is damaged: its winner is none of its finalists")
+        return record
+
+
+def readable_records(folders: Iterable[Path]) -> tuple[list[SweepRecord], list[str]]:
+    """Return the sweeps of folders, oldest first, and one line for each that is damaged."""
+    found: list[SweepRecord] = []
+    damaged: list[str] = []
+    for folder in sorted(folders):
+        try:
+            found.append(SweepRecord.load(folder))
+        except ConfigError as error:
+            damaged.append(str(error))
+    return sorted(found, key=lambda record: record.started), damaged
+
+
+def ending(trial: TrialRecord) -> str:
+    """Return a trial's state as text, with the number of epochs on a ladder's rung.
+
+    Example:
+        >>> rung = {"classify.training.until": 4}
+        >>> ending(TrialRecord(trial_id="t", number=0, state="PRUNED", params={}, rung=rung))
+        'pruned after 4 epochs'
+    """
+    epochs = trial.rung.get("classify.training.until")
+    return f"{trial.state.lower()} after {epochs} epochs" if epochs else trial.state.lower()
+
+
+def best_finalist(
+    finalists: Sequence[FinalistRecord], objectives: Sequence[Objective]
+) -> FinalistRecord:
+    """Return the finalist with the best mean validation objectives, without using test metrics.
+
+    With several objectives the smallest sum of ranks wins, one rank per objective.
+    """
+    totals = [0.0] * len(finalists)
+    for objective in objectives:
+        sign = -1.0 if objective.mode == "max" else 1.0
+        name = f"validation/{objective.metric}"
+        values = [sign * f.metrics[name].mean if name in f.metrics else math.inf for f in finalists]
+        for position, value in enumerate(values):
+            totals[position] += sum(other < value for other in values)
+    return finalists[totals.index(min(totals))]
+
+
+def winner(record: SweepRecord) -> FinalistRecord:
+    """Return the recorded winner, or the best finalist of a record without a selection."""
+    if record.selection is None:
+        return best_finalist(record.finalists, record.objectives)
+    return next(f for f in record.finalists if f.trial_id == record.selection.winner)

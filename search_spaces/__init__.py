@@ -1,27 +1,29 @@
-"""What may vary: one file per study, found by its name, each with ``vary(pick, base)``."""
+"""Search spaces, one per file, each with ``vary(pick, base)``; found by file name."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Callable
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from search_spaces.grid import points
-from search_spaces.pick import Pick
+from search_spaces.pick import Vary
 from trainables.errors import ConfigError, did_you_mean
 from trainables.experiment import Experiment
 
-Vary = Callable[[Pick, Experiment], Experiment]
-NOT_A_SPACE = frozenset({"grid", "pick"})
+NOT_A_SPACE = frozenset({"grid", "parameters", "pick"})
 
 
 def names() -> list[str]:
-    """Return the names of the search spaces: the files of this folder.
+    """Return the names of the search spaces, which are files of this folder.
 
     Example:
         >>> names()
-        ['ablation', 'families', 'full', 'long_tail', 'open_world', 'update']
+        ['ablation', 'families', 'frozen', 'full', 'long_tail', 'open_world', 'photos', 'update']
     """
     return sorted({m.name for m in pkgutil.iter_modules(__path__)} - NOT_A_SPACE)
 
@@ -30,10 +32,10 @@ def resolve(space: str) -> str:
     """Return the import path of a space's function.
 
     Args:
-        space: A name of `names`, or an import path ``package.module:function`` of your own.
+        space: A name of `names`, or the import path ``package.module:function`` of another space.
 
     Raises:
-        ConfigError: No space has that name.
+        ConfigError: The space is unknown.
 
     Example:
         >>> resolve("full")
@@ -50,56 +52,87 @@ def resolve(space: str) -> str:
     return f"search_spaces.{space}:vary"
 
 
+def own_module(name: str, owner: str) -> ModuleType:
+    """Import a module of one's own; one in the working folder is found without PYTHONPATH.
+
+    Args:
+        name: Import path.
+        owner: What names the module, for messages.
+
+    Raises:
+        ConfigError: Python does not find it, or it fails when it is imported.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"{owner}: '{name}' is no module; a module is written package.module")
+    folder, first = Path.cwd(), name.partition(".")[0]
+    here = (folder / first).is_dir() or (folder / f"{first}.py").is_file()
+    if here and not any(Path(entry or ".").resolve() == folder for entry in sys.path):
+        sys.path.append(str(folder))  # last: a file tty.py in it hides no module
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"{owner}: there is no module '{error.name}', neither installed nor in {folder}"
+            ) from None
+        raise ConfigError(f"{owner}: {name} fails when it is imported: {error}") from error
+    except Exception as error:  # code of the user
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{owner}: {name} fails when it is imported: {reason}") from error
+
+
 def load(space: str) -> Vary:
     """Import a space's function.
 
     Args:
-        space: As for `resolve`.
+        space: See `resolve`.
 
     Raises:
         ConfigError: The module or the function does not exist.
     """
-    module, _, function = resolve(space).partition(":")
-    try:
-        vary: Vary = getattr(importlib.import_module(module), function)
-    except ModuleNotFoundError as error:
-        if not (error.name and f"{module}.".startswith(f"{error.name}.")):
-            raise  # the space exists; something that it imports does not
-        raise ConfigError(f"search space '{space}': there is no module {error.name}") from None
-    except AttributeError:
-        raise ConfigError(f"search space '{space}': {module} has no '{function}'") from None
+    function = resolve(space).partition(":")[2]
+    module = _module(space)
+    vary: Vary | None = getattr(module, function, None)
+    if not callable(vary):
+        known = [name for name, value in vars(module).items() if inspect.isfunction(value)]
+        raise ConfigError(
+            f"search space '{space}': {module.__name__} has no function '{function}'"
+            f"{did_you_mean(function, known)}"
+        )
     return vary
 
 
+def _module(space: str) -> ModuleType:
+    """Import the module of a space."""
+    return own_module(resolve(space).partition(":")[0], f"search space '{space}'")
+
+
 def objectives(space: str) -> tuple[str, ...]:
-    """Return a space's own objectives as ``metric:mode``: its module's ``OBJECTIVES``.
+    """Return a space's default objectives as ``metric:mode``, its module's ``OBJECTIVES``.
 
     Raises:
-        ConfigError: The module names none.
+        ConfigError: The module has no ``OBJECTIVES``.
 
     Example:
         >>> objectives("long_tail")
         ('evaluate/accuracy/balanced:max',)
     """
-    module = resolve(space).partition(":")[0]
-    found: tuple[str, ...] = getattr(importlib.import_module(module), "OBJECTIVES", ())
-    if not found:
-        raise ConfigError(f"search space '{space}' has no OBJECTIVES; give --objective METRIC:max")
-    return found
+    found = getattr(_module(space), "OBJECTIVES", ())
+    if not (isinstance(found, tuple | list) and found):
+        raise ConfigError(f"search space '{space}' has no OBJECTIVES; pass --objective METRIC:max")
+    return tuple(map(str, found))
 
 
 def grid(space: str, base: Experiment) -> list[dict[str, Any]]:
-    """Return the parameters of every point of a space that is a grid (``GRID = True``), else none.
+    """Return the parameters of all points of a grid (``GRID = True``), otherwise an empty list.
 
     Example:
         >>> len(grid("ablation", Experiment())), grid("long_tail", Experiment())
         (9, [])
     """
-    module = importlib.import_module(resolve(space).partition(":")[0])
-    return list(points(load(space), base)) if getattr(module, "GRID", False) else []
+    return list(points(load(space), base)) if getattr(_module(space), "GRID", False) else []
 
 
 def describe(space: str) -> str:
-    """Return the docstring of a space's module: what varies, and why."""
-    module = importlib.import_module(resolve(space).partition(":")[0])
-    return (module.__doc__ or "").strip()
+    """Return the docstring of a space's module, which describes the space."""
+    return (_module(space).__doc__ or "").strip()

@@ -1,14 +1,13 @@
-"""Ablation: features against classifier, three ways to train the trunk by three to retrain a head.
+"""Ablation of features and classifier: three trainings of the trunk times three of a new head.
 
-Either is trained by cross-entropy, by cross-entropy with classes weighted by the inverse of their
-size (re-weighting), or with every class drawn alike (re-sampling): nine points, three trunks. The
-head is drawn anew and trained on the frozen features in all nine, so that a column differs in the
-trunk alone and a row in the head alone. Nothing else varies: all points are listed, and a sweep of
-9 trials tries each of them once.
+Trunk and head are each trained with cross-entropy, with cross-entropy weighted by inverse class
+size (re-weighting), or with class-balanced sampling (re-sampling), which gives nine points with
+three trunks. In all points a new head is trained on the frozen features, so that points differ
+either in the trunk or in the head. A sweep of 9 trials runs each point once.
 
 Source: Zhou et al. 2020, "BBN: Bilateral-Branch Network with Cumulative Learning for Long-Tailed
-Visual Recognition", arXiv 1912.02413, figure 2, where features from plain cross-entropy under a
-re-sampled classifier win.
+Visual Recognition", arXiv 1912.02413, figure 2, in which features of cross-entropy with a
+re-sampled classifier are best.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ DRAWS = ("class_balanced", "instance_balanced")
 
 
 def choose_trunk(pick: Pick, base: Experiment) -> None:
-    """Choose how the trunk is trained."""
-    own = base.classify
-    loss = pick.method_only("classify.loss", own.loss, LOSSES)
+    """Choose loss and sampler of the trunk's training."""
+    defaults = base.classify
+    loss = pick.method_only("classify.loss", defaults.loss, LOSSES)
     if loss.name == "cross_entropy":
-        pick.method_only("classify.sampler", own.sampler, DRAWS)
-    elif loss != own.loss:  # one remedy at a time
+        pick.method_only("classify.sampler", defaults.sampler, DRAWS)
+    elif loss != defaults.loss:  # re-weighting without re-sampling
         pick.changes["classify.sampler"] = "instance_balanced"
 
 
 def choose_head(pick: Pick, base: Experiment) -> None:
-    """Choose how a new head is trained on the frozen features."""
-    path, own = "rebalance.method", base.rebalance.method
-    if isinstance(own, CRT):
-        pick.method_only(path, own, ())
-    elif pick.value(path, own.name, Choice(("crt",))) != "crt":
-        del pick.changes[path]  # the base itself, which corrects in another way
+    """Choose loss and sampling of a new head's training on the frozen features."""
+    path, default = "rebalance.method", base.rebalance.method
+    if isinstance(default, CRT):
+        pick.method_only(path, default, ())
+    elif pick.value(path, default.name, Choice(("crt",))) != "crt":
+        del pick.changes[path]  # the base's rebalancer
         return
-    crt = own if isinstance(own, CRT) else CRT()
+    crt = default if isinstance(default, CRT) else CRT()
     loss = pick.method_only(f"{path}.crt.loss", crt.loss, LOSSES)
     if loss.name == "cross_entropy":
         pick.value(f"{path}.crt.draws", crt.draws, Choice(DRAWS))

@@ -1,11 +1,10 @@
-"""Families: one recipe of each family of long-tailed methods, side by side on shared trunks.
+"""Families: one recipe of each family of long-tailed methods, compared on shared trunks.
 
-Fifteen points, five trunks: the base's loss, deferred re-weighting, logit adjustment in the loss,
-the causal norm head with TDE, and mixup. The base's trunk and mixup's are followed by nothing, by
-logit adjustment after training, cRT, LWS, tau-norm, or LWS-plus under label-aware smoothing (with
-mixup that is MiSLAS). Each has its methods' own defaults; nothing else varies. All points are
-listed, and a sweep of 15 trials tries each of them once: the quickest answer to what helps on your
-images, before a search.
+Fifteen points with five trunks, trained with the base's loss, deferred re-weighting, logit
+adjustment in the loss, the causal norm head with TDE, or mixup. After the base's trunk and mixup's
+come no rebalancer, post-hoc logit adjustment, cRT, LWS, tau-normalization, or LWS+ with label-aware
+smoothing (with mixup, MiSLAS). All methods have their default settings. A sweep of 15 trials runs
+each point once, to find before a search which family helps on the data.
 """
 
 from __future__ import annotations
@@ -22,14 +21,15 @@ CORRECTIONS = ("logit_adjustment", "crt", "lws", "lws_plus", "tau_norm")
 
 
 def choose_family(pick: Pick, base: Experiment) -> None:
-    """Choose one remedy, or two that go together."""
-    own, correction = base.classify, base.rebalance.method
-    if pick.method_only("classify.loss", own.loss, LOSSES) != own.loss:
+    """Choose one method, or two methods that belong together."""
+    defaults, correction = base.classify, base.rebalance.method
+    if pick.method_only("classify.loss", defaults.loss, LOSSES) != defaults.loss:
         return
-    if pick.method_only("classify.head", own.head, ("causal_norm",)) != own.head:
-        pick.changes["rebalance.method"] = "tde"  # which is made for that head
+    if pick.method_only("classify.head", defaults.head, ("causal_norm",)) != defaults.head:
+        pick.changes["rebalance.method"] = "tde"  # sets the correction of that head
         return
-    pick.method_only("classify.mixing", own.mixing, ("mixup",))
+    mixers = ("mixup",) if base.trunk_tuner().moves else ()  # features are not mixed
+    pick.method_only("classify.mixing", defaults.mixing, mixers)
     if pick.method_only("rebalance.method", correction, CORRECTIONS).name == "lws_plus":
         pick.changes["rebalance.method.lws_plus.loss"] = "label_aware_smoothing"
 

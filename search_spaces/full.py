@@ -1,8 +1,8 @@
-"""Full: rebalance strategy x confidence method x distillation weights, over few trunks.
+"""Full: rebalancer x confidence score x pseudo-labels x distillation, with few trunks.
 
-Everything behind the trunk varies as in `long_tail`, `open_world` and `update`. Of the trunk's own
-training only the loss varies, among three with the base's settings (plain, prior-shifted, and
-re-weighted), because each one costs a training that all trials which choose it then share.
+All settings after the trunk's training vary as in `long_tail`, `open_world` and `update`. Of the
+trunk's training only the loss varies, among cross-entropy, logit adjustment and class-balanced
+loss, because each loss costs one training of the trunk, shared by all trials with this loss.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TRUNK_LOSSES = ("cross_entropy", "logit_adjustment", "class_balanced")
 
 
 def vary(pick: Pick, base: Experiment) -> Experiment:
-    """Return the base with what `pick` chose for all three studies."""
+    """Return the base with the values that `pick` chose for all parts."""
     pick.method_only("classify.loss", base.classify.loss, TRUNK_LOSSES)
     long_tail.choose_correction(pick, base)
     open_world.choose_confidence(pick, base)

@@ -1,35 +1,32 @@
-"""Every point of a space whose choices are all listed: nothing is drawn, nothing is tried twice."""
+"""Enumerate all points of a space whose choices are lists of values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from search_spaces.pick import Pick
+from search_spaces.pick import Pick, Vary
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
 from trainables.methods.method import Choice, Range
 
-if TYPE_CHECKING:
-    from search_spaces import Vary
-
 
 class _Walk:
-    """Answers with listed values by their places, the base's own first.
+    """Value source that answers with listed values by index, the base's value first.
 
-    A question beyond the places gets the first.
+    Questions beyond the given indices get the first value.
     """
 
     def __init__(self, places: list[int]) -> None:
         self.places = places
-        self.trail: list[tuple[str, int, int]] = []  # name, place, how many values
+        self.trail: list[tuple[str, int, int]] = []  # name, index, number of values
         self.params: dict[str, Any] = {}
 
     def answer(self, name: str, default: Any, allowed: Range | Choice, integer: bool) -> Any:
-        """Return the value at this question's place.
+        """Return the value at this question's index.
 
         Raises:
-            ConfigError: A range of numbers has no list.
+            ConfigError: The space asks for a number from a range.
         """
         if isinstance(allowed, Range):
             raise ConfigError(f"{name}: a range of numbers cannot be enumerated; list its values")
@@ -44,14 +41,14 @@ class _Walk:
 def points(vary: Vary, base: Experiment) -> Iterator[dict[str, Any]]:
     """Yield the parameters of every point of a space, conditional choices included.
 
-    The first point is the base, or as near to it as the lists allow.
+    The first point is the base, except for values of the base that the lists lack.
 
     Args:
-        vary: The space's function; it must list all that it asks for.
-        base: The experiment that it varies.
+        vary: The space's function; all its choices must be lists.
+        base: The base experiment.
 
     Raises:
-        ConfigError: The space asks for a number out of a range.
+        ConfigError: The space asks for a number from a range.
 
     Example:
         >>> from trainables.settings import assign

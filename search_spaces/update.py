@@ -1,8 +1,9 @@
-"""Update: how strongly the student is held to its two teachers, and how it rehearses.
+"""Update: distillation from the two teachers, learning rate, and rehearsal.
 
-Classifier, pool and pseudo-labels stay, so a trial costs one update. With ``update.mode: head``
-(the default) that is a head on cached features; with ``full`` the trunk trains too, and the share
-of the learning rate that it gets is searched as well.
+Classifier, pool and pseudo-labels are fixed, so a trial costs one update. With ``update.mode:
+head`` (the default) only a head on cached features is trained; with ``full`` the trunk is trained,
+too, and the trunk's factor of the learning rate is searched. A base whose ``update.method`` is a
+closed form searches the closed forms and their settings instead.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ from search_spaces.pick import Pick, suited
 from trainables.experiment import Experiment
 from trainables.methods.distillers import Distiller
 from trainables.methods.method import Choice
+from trainables.methods.updaters import Updater
 from trainables.settings import assign
 from trainables.stages import update
 
 OBJECTIVES = ("evaluate/update/accuracy:max",)
 
-# None rehearses every image of the known classes: the most memory, not always the best balance.
+# None rehearses all images of the known classes, which takes the most memory
 EXEMPLARS = Choice((5, 20, 50, cast(Any, None)))
 
 
 def choose_update(pick: Pick, base: Experiment) -> None:
-    """Choose distillation and its weights, learning rates, and exemplars per class."""
+    """Choose distillation, its weights, learning rates and exemplars; or a closed form."""
+    if not base.update.method.trains:
+        closed = [name for name in Updater.shelf if not Updater.shelf[name].trains]
+        pick.method("update.method", base.update.method, closed)
+        return
     distillers = suited(Distiller, update.PROVIDES["distiller"])
     pick.method("update.distiller", base.update.distiller, distillers)
     pick.field(base, "update.training.lr")
@@ -33,6 +39,6 @@ def choose_update(pick: Pick, base: Experiment) -> None:
 
 
 def vary(pick: Pick, base: Experiment) -> Experiment:
-    """Return the base with what `pick` chose for the update."""
+    """Return the base with the values that `pick` chose for the update."""
     choose_update(pick, base)
     return assign(base, pick.changes)

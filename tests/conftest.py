@@ -24,6 +24,6 @@ def _has_gpu() -> bool:
 
 @cache
 def _lack_for_hosts() -> str:
-    from rehearsal.hosts import missing
+    from tests.rehearsal.hosts import missing
 
     return missing()

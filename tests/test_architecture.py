@@ -1,16 +1,18 @@
-"""The cut of the project: arrows of import, forbidden calls, size budgets, lazy start."""
+"""The cut of the project: floors, circles, faces, forbidden calls, size budgets, lazy start."""
 
 import ast
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT
+
 PACKAGES = ("trainables", "search_spaces", "orchestrator")
 TRACKERS = frozenset({"ray", "optuna", "mlflow"})
 
@@ -58,13 +60,6 @@ def test_trainables_do_not_import_search_spaces() -> None:
     assert offending("trainables", frozenset({"search_spaces"})) == []
 
 
-def test_methods_do_not_import_stages_or_the_pipeline() -> None:
-    above = frozenset(
-        f"trainables.{name}" for name in ("stages", "pipeline", "experiment", "data", "loop")
-    )
-    assert offending("trainables/methods", above) == []
-
-
 def test_stages_do_not_import_each_other_or_the_pipeline() -> None:
     stages = {module_name(p) for p in sources("trainables/stages") if p.stem[0] != "_"}
     for path in sources("trainables/stages"):
@@ -77,6 +72,227 @@ def test_stages_do_not_import_each_other_or_the_pipeline() -> None:
         ]
         assert path.stem == "__init__" or wrong == []
 
+
+# --- floors ------------------------------------------------------------------------------------
+
+# A module imports from its own floor or a lower one, deferred imports included; lowest first.
+# Kinds of methods (`methods/<kind>/__init__`, `method`, `shelf`) are the floor "contracts", the
+# method files the floor "methods". docs/architecture.md draws them.
+FLOORS = {
+    "trainables": [
+        {"former_names"},
+        {"context", "errors", "lazy", "threads"},
+        {"text"},
+        {"transforms"},
+        {"functional"},
+        {"contracts"},
+        {"settings"},
+        {"keys"},
+        {"artifacts"},
+        {"weights"},
+        {"models"},
+        {"data"},
+        {"training"},
+        {"closed_form"},
+        {"features"},
+        {"methods"},
+        {"experiment"},
+        {"inference"},
+        {"uploads"},
+        {"stages"},
+        {"pipeline"},
+        {"__main__"},
+    ],
+    "orchestrator": [
+        {"locking"},
+        {"records"},
+        {"options", "trial_outcome", "environment"},
+        {"search", "store", "tracking"},
+        {"execution", "registry", "report"},
+        {"choice"},
+        {"trials"},
+        {"tables"},
+        {"cli"},
+        {"sweep", "__main__"},
+    ],
+}
+
+
+class Import(NamedTuple):
+    """One module of this project imports another; ``typing``: below ``TYPE_CHECKING`` alone."""
+
+    importer: str
+    imported: str
+    typing: bool
+
+
+def modules() -> dict[str, Path]:
+    return {module_name(path): path for package in PACKAGES for path in sources(package)}
+
+
+def typing_lines(tree: ast.AST) -> set[int]:
+    return {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for line in range(node.body[0].lineno, (node.body[-1].end_lineno or 0) + 1)
+    }
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    """Return who imports whom inside this project; a name counts for the module that it is in."""
+    known = modules()
+    found: dict[tuple[str, str], bool] = {}
+    for importer, path in known.items():
+        typing = typing_lines(ast.parse(path.read_text(encoding="utf-8")))
+        for full_name, line in imported(path):
+            name = full_name
+            while name and name not in known:
+                name = name.rpartition(".")[0]
+            if name and name != importer:
+                pair = (importer, name)
+                found[pair] = found.get(pair, True) and line in typing
+    return tuple(Import(a, b, typing) for (a, b), typing in found.items())
+
+
+def room(module: str) -> str:
+    """Return the part of its package that a module belongs to: a wing, or a file of the root."""
+    rest = module.split(".")[1:]
+    if not rest:
+        return "__init__"
+    if rest[0] == "methods":
+        return "methods" if len(rest) == 3 else "contracts"
+    return rest[0]
+
+
+def floor(module: str) -> int:
+    floors = FLOORS[module.partition(".")[0]]
+    return next(n for n, rooms in enumerate(floors) if room(module) in rooms)
+
+
+def faces() -> set[str]:
+    """Packages whose ``__init__`` says what they hold and imports nothing when it is imported."""
+    return {
+        name
+        for name, path in modules().items()
+        if path.name == "__init__.py" and room(name) not in ("contracts", "__init__")
+    }
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_module_has_a_floor(package: str) -> None:
+    rooms = {room(name) for name in modules() if name.startswith(f"{package}.")}
+    listed = [name for floor in FLOORS[package] for name in floor]
+    assert sorted(listed) == sorted(set(listed))
+    assert rooms == set(listed)
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_imports_go_down(package: str) -> None:
+    inside = [
+        i
+        for i in imports()
+        if not i.typing
+        and i.importer.startswith(f"{package}.")
+        and i.imported.startswith(f"{package}.")
+        and i.imported not in faces()
+        and room(i.importer) != room(i.imported)
+    ]
+    assert inside
+    up = [f"{i.importer} -> {i.imported}" for i in inside if floor(i.importer) < floor(i.imported)]
+    beside = [
+        f"{i.importer} -> {i.imported}" for i in inside if floor(i.importer) == floor(i.imported)
+    ]
+    assert up == []
+    assert beside == []
+
+
+def circles(arrows: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Return the groups of nodes that reach each other along arrows."""
+    graph: dict[str, set[str]] = {}
+    for start, end in arrows:
+        graph.setdefault(start, set()).add(end)
+        graph.setdefault(end, set())
+    reach: dict[str, set[str]] = {}
+    for node in graph:
+        seen, waiting = set(), list(graph[node])
+        while waiting:
+            there = waiting.pop()
+            if there not in seen:
+                seen.add(there)
+                waiting += graph[there]
+        reach[node] = seen
+    groups = {
+        tuple(sorted(other for other in reach[node] if node in reach[other]))
+        for node in graph
+        if node in reach[node]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def test_circles_are_found() -> None:
+    assert circles([("a", "b"), ("b", "a"), ("b", "c"), ("d", "d")]) == [["a", "b"], ["d"]]
+
+
+def test_no_files_import_each_other() -> None:
+    assert circles((i.importer, i.imported) for i in imports()) == []
+
+
+def wing(module: str) -> str:
+    """Return a module's wing; files of a root and kinds of methods are wings of their own."""
+    part = room(module)
+    package = module.partition(".")[0]
+    alone = part in ("contracts", "__init__") or package == "search_spaces"
+    return module if alone else f"{package}.{part}"
+
+
+def test_no_wings_import_each_other() -> None:
+    pairs = ((wing(i.importer), wing(i.imported)) for i in imports())
+    assert circles((a, b) for a, b in pairs if a != b) == []
+
+
+def test_nobody_imports_the_script_of_ray_submit() -> None:
+    assert [i for i in imports() if i.imported == "orchestrator.sweep"] == []
+
+
+# --- faces -------------------------------------------------------------------------------------
+
+
+def test_a_face_is_a_docstring_and_imports_nothing() -> None:
+    for name in sorted(faces()):
+        tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+        text = ast.get_docstring(tree)
+        assert text is not None, name
+        assert 3 <= len(text.splitlines()) <= 8 or name.endswith("methods"), name
+        eager = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+        allowed = {"typing", "__future__"}
+        assert all(isinstance(n, ast.ImportFrom) and n.module in allowed for n in eager), name
+
+
+def test_a_face_names_every_module_of_its_wing() -> None:
+    for name in sorted(faces()):
+        path = modules()[name]
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        held = {p.stem for p in path.parent.glob("*.py")} - {"__init__"}
+        if room(name) not in ("stages", "methods"):
+            assert {stem for stem in held if f"`{stem}`" not in text} == set(), name
+
+
+def test_wings_are_small_enough_to_read() -> None:
+    for name in sorted(faces()):
+        files = [p for p in modules()[name].parent.glob("*.py") if p.name != "__init__.py"]
+        assert len(files) <= 15, name
+    for package, most in (("trainables", 14), ("orchestrator", 7)):
+        assert len(list((ROOT / package).glob("*.py"))) <= most
+
+
+def test_importing_the_orchestrator_is_cheap() -> None:
+    code = "import orchestrator, sys; print({'torch', 'ray', 'pydantic'} & set(sys.modules))"
+    assert run_python(code) == "set()"
+
+
+# --- what code leaves alone ----------------------------------------------------------------------
 
 FORBIDDEN = {
     "cuda": "move tensors with the context's device",
@@ -107,8 +323,13 @@ def forbidden_uses(path: Path) -> Iterator[str]:
             yield f"{where} {ast.unparse(node)}: {FORBIDDEN[node.attr]}"
 
 
+# what entry points call before torch is loaded: OpenMP has its waiting policy from there alone
+BEFORE_TORCH = ROOT / "trainables" / "threads.py"
+
+
 def test_trainables_leave_devices_seeds_and_environment_alone() -> None:
-    uses = [use for path in sources("trainables") for use in forbidden_uses(path)]
+    files = [path for path in sources("trainables") if path != BEFORE_TORCH]
+    uses = [use for path in files for use in forbidden_uses(path)]
     assert uses == []
 
 

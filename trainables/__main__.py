@@ -1,6 +1,6 @@
 """``python -m trainables experiments/x.yaml``: one recipe in this process, metrics as JSON.
 
-With ``--seeds 0,1,2`` it runs on each seed; on a GPU they train as one if they can.
+With ``--seeds 0,1,2`` it runs on each seed, one after the other, and prints metrics by seed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +18,18 @@ from trainables.lazy import defer_imports, load_deferred
 
 defer_imports()  # a typing error in the configuration is answered before torch is loaded
 
-from trainables.errors import ConfigError  # noqa: E402
+from trainables.errors import ConfigError, readable  # noqa: E402
 from trainables.experiment import Experiment, load_experiment  # noqa: E402
-from trainables.settings import dump_yaml  # noqa: E402
+from trainables.settings import dump_yaml, parse_seeds  # noqa: E402
+from trainables.threads import choose_threads, computed_with  # noqa: E402
+
+COUNT_SECONDS = 30.0  # between two lines on images of a stage
 
 if TYPE_CHECKING:
     import torch
 
     from trainables.context import Context
-    from trainables.data import Views
+    from trainables.data.views import Views
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,66 +39,99 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", dest="sets")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto = cuda if any")
     parser.add_argument("--seeds", default="", help="other seeds than the recipe's, with commas")
+    parser.add_argument("--threads", default="1", help="default 1; figures depend on the number")
     parser.add_argument("--out", type=Path, help="folder for results (resolved recipe, artifacts)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         experiment = load_experiment(options.experiment, options.sets)
-        seeds = _seeds(options.seeds)
+        seeds = parse_seeds(options.seeds)
+        _make_folder(options.out)
+        threads = _threads(options.threads)
+        choose_threads(threads)
         load_deferred()
-        if seeds:
-            metrics: object = run_on_seeds(experiment, seeds, options.device, options.out)
-        else:
-            metrics = run_recipe(experiment, options.device, options.out)
+        choose_threads(threads)  # by itself torch takes no more than there are cores
+        folders = {seed: options.out and options.out / f"seed-{seed}" for seed in seeds}
+        found = run_seeds(experiment, folders or {experiment.seed: options.out}, options.device)
     except ConfigError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {readable(str(error))}\n")
         return 2
+    metrics = found if seeds else found[experiment.seed]
     sys.stdout.write(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
     return 0
 
 
-def run_recipe(experiment: Experiment, device: str, out: Path | None) -> dict[str, float]:
-    """Run all stages in this process; with ``out`` keep the recipe, the artifacts and metrics."""
-    (metrics,) = _run(experiment, [experiment.seed], device, [out])
-    return metrics
-
-
-def run_on_seeds(
-    experiment: Experiment, seeds: list[int], device: str, out: Path | None
+def run_seeds(
+    experiment: Experiment, folders: Mapping[int, Path | None], device: str
 ) -> dict[int, dict[str, float]]:
-    """Run all stages on each seed; what ``out`` keeps is in a folder for each."""
-    folders = [None if out is None else out / f"seed-{seed}" for seed in seeds]
-    return dict(zip(seeds, _run(experiment, seeds, device, folders), strict=True))
+    """Run a recipe on one seed after the other, on data that is cut once; return metrics by seed.
 
+    Args:
+        experiment: The recipe.
+        folders: By seed, the folder for recipe, artifacts and metrics; ``None`` keeps nothing.
+        device: Name of the device, or ``auto``.
 
-def _run(
-    experiment: Experiment, seeds: list[int], device: str, folders: list[Path | None]
-) -> list[dict[str, float]]:
-    import torch
-
-    from trainables.data import build_views
-    from trainables.pipeline import plan
-    from trainables.seeds import run_seeds
+    Raises:
+        ConfigError: The recipe cannot run, or its loss became NaN or infinite.
+    """
+    from trainables.data.views import build_views
+    from trainables.pipeline import Step, chosen_precision, plan, run, run_step, with_precision
     from trainables.settings import assign
+    from trainables.training.loop import NonFiniteLossError
 
     plan(experiment)  # refuse what cannot run before data is read
-    there = torch.device(_device(device))
-    contexts = [_context(seed, there, named=len(seeds) > 1) for seed in seeds]
+    chosen, found = _device(device), {}
+    logging.getLogger("trainables").info("computed with %s", _facts(chosen))
     views = build_views(experiment.data)
-    runs = run_seeds(experiment, contexts, views=views, fuse=there.type == "cuda")
-    found = []
-    for seed, folder, artifacts in zip(seeds, folders, runs, strict=True):
+    precision: dict[str, str] = {}
+
+    def execute(step: Step, inputs: Mapping[str, Any], context: Context) -> dict[str, Any]:
+        decided = with_precision(step, inputs, context)
+        precision.update(chosen_precision(decided))
+        return run_step(decided, inputs, context)
+
+    for seed, folder in folders.items():
+        context = _context(seed, chosen, named=len(folders) > 1)
+        try:
+            artifacts = run(experiment, context, views=views, executor=execute)
+        except NonFiniteLossError as error:
+            raise ConfigError(str(error)) from None
         if folder is not None:
-            _save(assign(experiment, {"seed": seed}), artifacts, views, folder)
-        found.append(artifacts["evaluation"].metrics)
+            recipe = assign(experiment, {"seed": seed, **precision})
+            _save(recipe, artifacts, views, folder)
+            _write_json(computed_with(chosen), folder / "environment.json")
+        found[seed] = artifacts["evaluation"].metrics
     return found
 
 
-def _device(name: str) -> str:
-    """Return the device of a name: ``auto`` is a GPU if there is one."""
+def _device(name: str) -> torch.device:
+    """Return the device of a name: ``auto`` is a GPU if there is one.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
     import torch
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(f"--device: '{name}' cannot be used: {reason}") from None
+
+
+def _make_folder(out: Path | None) -> None:
+    """Make the folder for results before anything runs.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write to '{out}': {error.strerror}") from None
 
 
 def _context(seed: int, device: torch.device, *, named: bool) -> Context:
@@ -106,7 +143,26 @@ def _context(seed: int, device: torch.device, *, named: bool) -> Context:
     def report(metrics: Mapping[str, float], step: int) -> None:
         log.info("%s%4d  %s", start, step, _line(metrics))
 
-    return Context(device=device, seed=seed, report=report)
+    return Context(device=device, seed=seed, report=report, progress=_Counter(log, start))
+
+
+class _Counter:
+    """Writes how many images a stage is done with, and the time left, every half minute."""
+
+    def __init__(self, log: logging.Logger, start: str) -> None:
+        self._log, self._start = log, start
+        self._first, self._since, self._told = 0, 0.0, 0.0
+
+    def __call__(self, done: int, images: int) -> None:
+        """Note the images that are done with."""
+        now = time.monotonic()
+        if done <= self._first or not self._since:  # another stage
+            self._first, self._since, self._told = done, now, now
+        elif now - self._told > COUNT_SECONDS:
+            left = (now - self._since) / (done - self._first) * (images - done)
+            text = "%s%d of %d images, about %d s left"
+            self._log.info(text, self._start, done, images, left)
+            self._told = now
 
 
 def _save(experiment: Experiment, artifacts: Mapping[str, Any], views: Views, out: Path) -> None:
@@ -116,24 +172,30 @@ def _save(experiment: Experiment, artifacts: Mapping[str, Any], views: Views, ou
     out.mkdir(parents=True, exist_ok=True)
     metrics = artifacts["evaluation"].metrics
     (out / "experiment.yaml").write_text(dump_yaml(experiment), encoding="utf-8")
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
-    (out / "data.json").write_text(json.dumps(views.summary, indent=1, sort_keys=True))
+    _write_json(metrics, out / "metrics.json")
+    _write_json(views.summary, out / "data.json")
     for name in set(artifacts) - set(views._fields):
         save_artifact(artifacts[name], out / name)
 
 
-def _seeds(text: str) -> list[int]:
-    """Read whole numbers >= 0 with commas, each once.
+def _write_json(values: Mapping[str, Any], target: Path) -> None:
+    target.write_text(json.dumps(values, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def _facts(device: torch.device) -> str:
+    """Return what figures depend on beside the recipe, as one line."""
+    return ", ".join(f"{name} {value}" for name, value in computed_with(device).items())
+
+
+def _threads(text: str) -> int:
+    """Read a number of threads.
 
     Raises:
-        ConfigError: A word is none.
+        ConfigError: It is no whole number from 1 to 9999.
     """
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not all(word.isdigit() for word in words):
-        raise ConfigError(
-            f"--seeds: allowed: whole numbers with commas, e.g. 0,1,2; received {text}"
-        )
-    return list(dict.fromkeys(int(word) for word in words))
+    if not text.isdecimal() or len(text) > 4 or int(text) < 1:
+        raise ConfigError(f"--threads: allowed: 1 to 9999; received {text}")
+    return int(text)
 
 
 def _line(metrics: Mapping[str, float]) -> str:

@@ -1,20 +1,45 @@
-"""What a stage may know of the world: device, seeds, ranks, a folder, and where to report."""
+"""`Context` of a stage: device, seed, rank, checkpoint folder and report function."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 
 Report = Callable[[Mapping[str, float], int], None]
+Progress = Callable[[int, int], None]
 
 
 def _no_report(metrics: Mapping[str, float], step: int) -> None:
-    """Drop a report: the default of a context that nobody listens to."""
+    """Ignore a report; the default of `Context.report`."""
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Ignore progress; the default of `Context.progress`."""
+
+
+class FeatureStore(Protocol):
+    """Features that were computed before, by the names of a trunk and of images.
+
+    See `trainables.models.extraction.stored_features`.
+    """
+
+    def read(
+        self, trunk: str, images: Sequence[bytes], into: Tensor
+    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Fill the rows ``[N, D]`` of the images that are stored; return which are ``[N]``."""
+        ...
+
+    def write(self, trunk: str, images: Sequence[bytes], features: Tensor) -> None:
+        """Store the features ``[N, D]`` float32 of images."""
+        ...
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -22,7 +47,7 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
     Args:
         seed: The run's seed.
-        names: What the numbers are for, e.g. ``"classify", "augmentation", epoch``.
+        names: Purpose of the random numbers, e.g. ``"classify", "augmentation", epoch``.
 
     Example:
         >>> derive_seed(0, "classify") == derive_seed(0, "classify")
@@ -36,16 +61,18 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a stage gets besides its settings and inputs.
+    """Arguments of a stage besides its settings and inputs.
 
     Args:
-        device: Where tensors live during the stage.
-        seed: The run's seed; every draw comes from `generator`.
-        report: Receives metrics with their epoch, e.g. ``report({"classify/loss": 1.2}, 3)``.
-        folder: A private folder for checkpoints of the running stage; ``None`` keeps none.
-        rank: Number of this worker, from 0.
+        device: Device of the computations.
+        seed: The run's seed; all random numbers are drawn by `generator`.
+        report: Function of metrics and epoch, e.g. ``report({"classify/loss": 1.2}, 3)``.
+        folder: Folder for checkpoints of the running stage; ``None`` writes no checkpoints.
+        rank: Rank of this worker, from 0.
         world_size: Number of workers that run the stage together.
-        checkpoint_seconds: Least time between two checkpoints of a training; 0 saves every epoch.
+        checkpoint_seconds: Smallest time between two checkpoints; 0 saves after every epoch.
+        progress: Function of the images that a stage is done with, and of all that it has.
+        features: Features of frozen trunks, to be read and added to; ``None`` keeps none.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -55,6 +82,8 @@ class Context:
     rank: int = 0
     world_size: int = 1
     checkpoint_seconds: float = 2.0
+    progress: Progress = _no_progress
+    features: FeatureStore | None = None
 
     def generator(self, *names: str | int, device: str = "cpu") -> torch.Generator:
         """Return a seeded generator for a named purpose (see `derive_seed`)."""
@@ -62,19 +91,20 @@ class Context:
 
     def own_generator(self, *names: str | int, device: str = "cpu") -> torch.Generator:
         """Return a generator that differs between workers, for augmentation and dropout."""
-        own = ("rank", self.rank) if self.world_size > 1 else ()
-        return self.generator(*names, *own, device=device)
+        worker = ("rank", self.rank) if self.world_size > 1 else ()
+        return self.generator(*names, *worker, device=device)
 
     def alone(self) -> Context:
-        """Return a context in which this worker works by itself."""
+        """Return a context with this worker as the only one."""
         return replace(self, rank=0, world_size=1)
 
 
 @contextmanager
 def ambient_rng(generator: torch.Generator) -> Iterator[None]:
-    """Run a block with its device's ambient generator set from ``generator``, then restore it.
+    """Set the state of torch's global generator from ``generator`` within a block.
 
-    For library code that draws from the ambient generator: module initialisers, dropout.
+    For library code that draws from the global generator of the device: module initialization and
+    dropout. The global generator's state is restored afterwards.
     """
     device = generator.device
     on_cpu = device.type == "cpu"

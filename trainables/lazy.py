@@ -1,4 +1,4 @@
-"""Postpone heavy imports until first use: help and configuration errors answer at once."""
+"""Defer heavy imports until first use, so that help and configuration errors come at once."""
 
 import importlib.util
 import sys
@@ -12,15 +12,15 @@ _lock = threading.RLock()
 
 
 class _LazyModule(types.ModuleType):
-    """A module that runs its code when an attribute that it lacks is asked for.
+    """A module that executes its code on the first access to a missing attribute.
 
-    Unlike `importlib.util.LazyLoader`, whose modules load at the second ``import`` statement
-    (reading ``__spec__`` counts as use), this one keeps ``__spec__`` readable. It has no
-    ``__path__`` until it is loaded, so that importing a submodule loads it first.
+    A module of `importlib.util.LazyLoader` loads at the second ``import`` statement, because
+    reading ``__spec__`` counts as access; this module's ``__spec__`` can be read without loading.
+    It has no ``__path__`` until it is loaded, so that the import of a submodule loads it first.
     """
 
     def __getattr__(self, name: str) -> Any:
-        """Load the module, then answer as it does."""
+        """Load the module, then return its attribute."""
         with _lock:
             if type(self) is _LazyModule:
                 _load(self)
@@ -28,10 +28,10 @@ class _LazyModule(types.ModuleType):
 
 
 def _load(module: types.ModuleType) -> None:
-    """Run a postponed module's code in place: whoever has bound it keeps a valid reference."""
+    """Execute a deferred module's code in place, so that existing references stay valid."""
     spec = module.__spec__
     if spec is None or spec.loader is None:
-        raise ImportError(f"the postponed module '{module.__name__}' has lost its loader")
+        raise ImportError(f"the deferred module '{module.__name__}' has no loader")
     module.__class__ = types.ModuleType
     if spec.submodule_search_locations is not None:
         module.__path__ = spec.submodule_search_locations
@@ -39,18 +39,18 @@ def _load(module: types.ModuleType) -> None:
 
 
 def defer_imports(names: tuple[str, ...] = HEAVY) -> None:
-    """Make later ``import NAME`` statements bind a module that loads on its first attribute.
+    """Make later ``import NAME`` statements bind a module that loads on its first attribute access.
 
-    Only entry points call this, before they import the schema. ``import torch`` costs about two
-    seconds; a method file's fields do not need it, its ``__call__`` does. A module that is already
-    loaded is left alone.
+    Only entry points call this, before they import the schema. ``import torch`` takes about two
+    seconds, and a method's ``__call__`` needs torch, but its fields do not. Modules that are loaded
+    already are not changed.
 
     Args:
-        names: Top-level modules to postpone.
+        names: Top-level modules to defer.
 
     Example:
         >>> import json
-        >>> defer_imports(("json",))  # already loaded: nothing happens
+        >>> defer_imports(("json",))  # loaded already, so no effect
         >>> json.dumps([1])
         '[1]'
     """
@@ -65,7 +65,7 @@ def defer_imports(names: tuple[str, ...] = HEAVY) -> None:
 
 
 def load_deferred(names: tuple[str, ...] = HEAVY) -> None:
-    """Load what `defer_imports` postponed, before threads could race for the first attribute."""
+    """Load the deferred modules, before threads race for their first attribute access."""
     for name in names:
         module = sys.modules.get(name)
         if module is not None:

@@ -6,7 +6,7 @@ import pytest
 
 import benchmarks.multi_fidelity as bench
 from benchmarks.multi_fidelity import OBJECTIVE, PROBLEM, Run, Search, climb, draw, won
-from orchestrator.ladder import Ladder
+from orchestrator.search.ladder import Ladder
 from trainables.experiment import Experiment, load_experiment
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import small_budget
-from benchmarks.small_budget import RIVAL, Result, epochs_for, measure, report
-from trainables.data import Views, build_views
+from benchmarks.small_budget import BASELINE, Result, epochs_for, measure, report
+from trainables.data.views import Views, build_views
 from trainables.experiment import Experiment, load_experiment
 
 
@@ -35,7 +35,7 @@ def test_a_recipe_is_timed_and_tested(small: tuple[Experiment, Views]) -> None:
     assert 0 <= result.accuracy <= 100
 
 
-def test_the_rival_gets_at_least_the_budget_and_at_least_one_epoch(
+def test_the_baseline_gets_at_least_the_budget_and_at_least_one_epoch(
     small: tuple[Experiment, Views],
 ) -> None:
     assert epochs_for(*small, budget=1e-9) == 1
@@ -47,7 +47,7 @@ def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "accuracy", "rival", "met"),
+    ("seconds", "accuracy", "baseline", "met"),
     [
         (100.0, 62.0, 30.0, [True, True]),
         (121.0, 62.0, 30.0, [False, True]),  # over the budget
@@ -59,11 +59,11 @@ def test_goals_are_met_only_in_time_and_accurate(
     capsys: pytest.CaptureFixture[str],
     seconds: float,
     accuracy: float,
-    rival: float,
+    baseline: float,
     met: list[bool],
 ) -> None:
-    ours, other = [Result(seconds, accuracy)] * 3, [Result(120.0, rival)] * 3
-    assert report({"ours": ours, RIVAL: other}, budget=120.0) == all(met)
+    ours, other = [Result(seconds, accuracy)] * 3, [Result(120.0, baseline)] * 3
+    assert report({"ours": ours, BASELINE: other}, budget=120.0) == all(met)
     assert [row["passed"] for row in rows(capsys)] == met
 
 

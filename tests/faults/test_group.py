@@ -11,16 +11,16 @@ import pytest
 import ray
 from ray.util import placement_group_table
 
-from orchestrator.cluster import connect_ray
-from orchestrator.execute import execute
-from orchestrator.store import StageStore
+from orchestrator.execution.cluster import connect_ray
+from orchestrator.execution.execute import execute
+from orchestrator.store.stage_store import StageStore
+from tests.helpers import ROOT
 from trainables.context import Context
 from trainables.experiment import Experiment, load_experiment
 from trainables.settings import assign
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 EPOCHS = 40
 PATIENCE = 240.0
 

@@ -1,115 +1,26 @@
 """End the driver at random moments, by SIGKILL or Ctrl-C; the same command goes on."""
 
-import contextlib
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
-import psutil
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.records import SweepRecord
-from orchestrator.schedulers import FILE as RUNGS
-from orchestrator.search import superseded
-from orchestrator.sweep import INTERRUPTED
+from orchestrator.search.schedulers import FILE as RUNGS
+from tests.helpers.killed_sweeps import (
+    ENDINGS,
+    EPOCHS,
+    PATIENCE,
+    TRIALS,
+    counted,
+    sweep,
+    trials,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-TRIALS = 6
-EPOCHS = 5
-PATIENCE = 240.0  # for one run of the command, on a loaded machine
-COMMAND = (
-    sys.executable, "orchestrator/sweep.py", "--name", "killed", "--trials", str(TRIALS),
-    "--scheduler", "asha", "--finalists", "1", "--seeds", "1", "--no-promote",
-    "--set", f"classify.training.epochs={EPOCHS}", "--set", "update.training.epochs=2",
-    "--set", "score.threshold={known_recall: {keep: 0.8}}",
-)  # fmt: skip
-
-
-def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The driver and every process that it, or its Ray, started."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        driver = psutil.Process(process.pid)
-        return [driver, *driver.children(recursive=True)]
-    return []
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """End the driver first, by the signal that nobody can catch, then what it started."""
-    members = family(process)
-    for member in members:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.wait(30)
-    psutil.wait_procs(members, timeout=30)
-
-
-def interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Press Ctrl-C: the terminal signals the driver and all that it started; it ends by itself."""
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(PATIENCE) == INTERRUPTED
-
-
-ENDINGS = (kill, interrupt, kill)
-
-
-@contextlib.contextmanager
-def sweep(storage: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        environment.pop(name, None)
-    with (storage / "output.txt").open("ab") as output:
-        process = subprocess.Popen(
-            [*COMMAND, *more, "--storage", str(storage)],
-            cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            kill(process)
-
-
-def trials(storage: Path) -> list[FrozenTrial]:
-    """All trials of the study, those included that were started again under another number."""
-    path = storage / "sweeps" / "killed" / "study.journal"
-    if not path.is_file():
-        return []
-    try:  # Optuna's own reader: ours would mend a line that the driver is writing
-        backend = JournalStorage(JournalFileBackend(str(path)))
-        found = optuna.load_study(study_name=None, storage=backend).get_trials(deepcopy=False)
-    except (KeyError, ValueError):  # the study, or its last line, is not written yet
-        return []
-    return [t for t in found if t.state is not TrialState.WAITING]
-
-
-def counted(storage: Path) -> list[FrozenTrial]:
-    found = trials(storage)
-    lost = superseded(found)
-    return [trial for trial in found if trial.number not in lost]
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
-    """Wait until something holds; ``False`` if the process ended before."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if condition():
-            return True
-        if process.poll() is not None:
-            return False
-        time.sleep(0.2)
-    raise AssertionError("nothing happened for too long")
 
 
 @pytest.fixture(scope="module")

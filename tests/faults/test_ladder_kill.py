@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from test_kill import PATIENCE, ROOT, counted, kill, trials, wait_for
 
 from orchestrator.records import SweepRecord, TrialRecord
+from tests.helpers.killed_sweeps import PATIENCE, ROOT, counted, kill, trials, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ TRIALS = 7
 EPOCHS = 24  # rungs 3, 6, 12, 24
 COMMAND = (
     sys.executable, "orchestrator/sweep.py", "--name", "killed", "--trials", str(TRIALS),
-    "--scheduler", "ladder", "--study", "long_tail", "--finalists", "1", "--seeds", "1",
+    "--scheduler", "ladder", "--space", "long_tail", "--finalists", "1", "--num-seeds", "1",
     "--no-promote", "--concurrency", "1",
     "--set", f"classify.training.epochs={EPOCHS}", "--set", "update.training.epochs=1",
     "--set", "score.threshold={known_recall: {keep: 0.8}}",

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "orchestrator/environment.py"
+from tests.helpers import ROOT
+
+SOURCE = ROOT / "orchestrator/environment.py"
 
 
 def git(folder: Path, *words: str) -> str:

@@ -19,9 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.helpers import ROOT
+
 # For its duration a room covers this folder, which every Linux has, by one in memory.
 PLACE = Path("/mnt")
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = ROOT
 PROGRAMS = {
     "ip": "iproute2", "unshare": "util-linux", "setpriv": "util-linux", "mount": "mount",
     "chroot": "coreutils", "sshd": "openssh-server", "ssh": "openssh-client",

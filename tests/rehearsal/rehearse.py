@@ -1,8 +1,8 @@
 """Try `cluster.yaml` for real on pretend hosts: up, a small sweep over several hosts, down.
 
-``make rehearse``, or ``python tests/rehearsal/rehearse.py``. Every command is typed on a pretend
-laptop as docs/cluster.md writes it; the hosts have the addresses and the user that `cluster.yaml`
-names.
+``make rehearse``, or ``python -m tests.rehearsal.rehearse``. Every command is typed on a pretend
+laptop as docs/machines_and_gpus.md writes it; the hosts have the addresses and the user that
+`cluster.yaml` names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 
 import psutil
 import yaml
-from hosts import PLACE, PROJECT, Host, furnish, missing, room, type_on
+
+from tests.rehearsal.hosts import PLACE, PROJECT, Host, furnish, missing, room, type_on
 
 CLUSTER = PROJECT / "cluster.yaml"
 LAPTOP = Host("laptop", "192.0.2.1", "me")
@@ -28,7 +29,7 @@ RAY = ".venv/bin/ray"
 NAME = "rehearsal"
 SWEEP = (
     f"{RAY} submit cluster.yaml orchestrator/sweep.py -- --name {NAME} --storage /shared/runs"
-    " --workers 2 --trials 2 --finalists 1 --seeds 1"
+    " --train-workers 2 --trials 2 --finalists 1 --num-seeds 1"
     " --set classify.training.epochs=2 --set update.training.epochs=2"
 )
 # What each host's sshd says of the host. One CPU: two workers, each of which asks for most of one,
@@ -58,6 +59,7 @@ def play() -> None:
     step("ray up", lambda: typed(f"{RAY} up -y cluster.yaml"))
     step("dashboard is closed to others", lambda: refuses(hosts[0].address, 8265))
     step("no token, no entry", lambda: refuses_strangers(hosts[0].address))
+    step("a storage of one host is refused", refuses_own_storage)
     step("ray submit", lambda: typed(SWEEP))
     step("sweep is recorded", check_record)
     step("a group spanned hosts", lambda: check_group(hosts))
@@ -110,6 +112,14 @@ def refuses_strangers(address: str) -> None:
     stranger = f"HOME=/tmp RAY_AUTH_MODE=disabled {command}"
     if type_on(LAPTOP, stranger, timeout=PATIENCE).returncode == 0:
         raise RehearsalError("the cluster answered a machine without the token")
+
+
+def refuses_own_storage() -> None:
+    """Check that a sweep is refused before its first trial if a host does not see its storage."""
+    command = SWEEP.replace("/shared/runs", "runs").replace(NAME, "alone")
+    done = type_on(LAPTOP, command, timeout=PATIENCE)
+    if done.returncode == 0 or "--storage: host worker-1" not in done.stdout:
+        raise RehearsalError(f"`{command}` ended with status {done.returncode}:\n{done.stdout}")
 
 
 def check_record() -> None:
@@ -176,7 +186,7 @@ def rehearse() -> None:
     """
     before = traces()
     family: list[psutil.Process] = []
-    with room([sys.executable, __file__, "--inside"]) as process:
+    with room([sys.executable, "-m", "tests.rehearsal.rehearse", "--inside"]) as process:
         while True:
             family = psutil.Process(process.pid).children(recursive=True) or family
             try:

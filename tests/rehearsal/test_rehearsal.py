@@ -4,20 +4,20 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-from hosts import PROGRAMS, missing, room
-from rehearse import read_hosts, rehearse, traces
+
+from tests.helpers import ROOT
+from tests.rehearsal.hosts import PROGRAMS, missing, room
+from tests.rehearsal.rehearse import read_hosts, rehearse, traces
 
 pytestmark = pytest.mark.cluster
 
-HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
 VISIT = f"""
-{HERE}
-from hosts import furnish, type_on
-from rehearse import LAPTOP, read_hosts
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from tests.rehearsal.hosts import furnish, type_on
+from tests.rehearsal.rehearse import LAPTOP, read_hosts
 hosts = read_hosts()
 furnish(LAPTOP, hosts, "GREETING=hello")
 def type(command):
@@ -31,9 +31,9 @@ visit(hosts[0], "pgrep -c sshd")
 type("touch written")
 """
 OPEN = f"""
-{HERE}
+import sys; sys.path.insert(0, {str(ROOT)!r})
 import time
-from hosts import room
+from tests.rehearsal.hosts import room
 with room(["sleep", "600"]):
     time.sleep(600)
 """

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import optuna
 import pytest
 
-from search_spaces.pick import Defaults, FromTrial, Pick, Replay, kind_of, suited
+from search_spaces.pick import FromTrial, Pick, Replay, Start, kind_of, suited
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
 from trainables.methods.losses import Loss
@@ -59,7 +59,7 @@ def fixed(**params: Any) -> optuna.Trial:
 
 
 def test_defaults_keep_the_method_and_its_settings() -> None:
-    pick, default = Pick(Defaults()), Rich(scale=3.0, fixed=1.0)
+    pick, default = Pick(Start()), Rich(scale=3.0, fixed=1.0)
     assert pick.method("a.b", default) == default
 
 
@@ -109,7 +109,7 @@ def test_a_method_inside_a_method_is_chosen_with_its_own_ranges() -> None:
 def test_settings_of_a_method_inside_the_base_are_kept() -> None:
     settings = {"loss": {"deferred": {"base": {"focal": {"gamma": 3.0}}, "start": 0.5}}}
     base = Rebalancer.parse({"crt": settings})
-    pick = Pick(Defaults())
+    pick = Pick(Start())
     assert pick.method_only("a.b", base) == base
     assert pick.changes == {
         "a.b": "crt",
@@ -128,7 +128,7 @@ def test_an_oracle_is_never_offered() -> None:
 
 
 def test_an_oracle_in_the_base_stays_in_the_baseline() -> None:
-    assert Pick(Defaults()).method("a.b", Cheat()) == Cheat()
+    assert Pick(Start()).method("a.b", Cheat()) == Cheat()
 
 
 def test_among_narrows_the_choice_and_keeps_the_base() -> None:
@@ -136,7 +136,7 @@ def test_among_narrows_the_choice_and_keeps_the_base() -> None:
     Pick(FromTrial(ask(), choices)).method("a.b", Plain(), among=["rich"])
     assert choices["a.b"] == ["plain", "rich"]
     with pytest.raises(UnknownNameError, match="did you mean 'rich'"):
-        Pick(Defaults()).method("a.b", Plain(), among=["rihc"])
+        Pick(Start()).method("a.b", Plain(), among=["rihc"])
 
 
 def test_method_only_leaves_the_fields_alone() -> None:
@@ -174,9 +174,9 @@ def test_field_reads_its_range_from_the_schema() -> None:
 
 def test_field_refuses_unknown_paths_and_settings_without_range() -> None:
     with pytest.raises(ConfigError, match="did you mean 'lr'"):
-        Pick(Defaults()).field(Experiment(), "classify.training.lrr")
+        Pick(Start()).field(Experiment(), "classify.training.lrr")
     with pytest.raises(ConfigError, match="no search range"):
-        Pick(Defaults()).field(Experiment(), "classify.training.epochs")
+        Pick(Start()).field(Experiment(), "classify.training.epochs")
 
 
 @pytest.mark.parametrize(
@@ -208,6 +208,91 @@ def test_kind_and_suited_methods_are_found() -> None:
 
 def test_changes_of_a_real_base_rebuild_it() -> None:
     base = assign(Experiment(), {"classify.loss.ldam.max_margin": 0.3})
-    pick = Pick(Defaults())
+    pick = Pick(Start())
     pick.method_only("classify.loss", base.classify.loss)
     assert assign(Experiment(), pick.changes) == base
+
+
+# --- methods that were renamed since a study began ----------------------------------------------
+
+
+class Outer(Method):
+    """A kind whose methods hold others."""
+
+    __module__ = "tests.outers_of_test_pick"
+
+
+class Empty(Outer):
+    """Holds nothing."""
+
+    __module__ = "tests.empty"
+
+
+class Nested(Outer):
+    """A method in a field."""
+
+    __module__ = "tests.nested"
+
+    inner: Annotated[Loss, Choice(("focal", "cross_entropy"))] = Loss.parse("focal")
+
+
+FORMER = {
+    "a.b": "nestled",
+    "a.b.nestled.inner": "bifocal",
+    "a.b.nestled.inner.bifocal.gamma": 2.5,
+    "a.b.nestled.inner.bifocal.form": "detached",
+}
+CURRENT = {
+    "a.b": "nested",
+    "a.b.nested.inner": "focal",
+    "a.b.nested.inner.focal.gamma": 2.5,
+    "a.b.nested.inner.focal.form": "detached",
+}
+CHOSEN = Nested(inner=Loss.parse({"focal": {"gamma": 2.5, "form": "detached"}}))
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kind, "aliases", {"wealthy": "rich"})
+    monkeypatch.setattr(Outer, "aliases", {"nestled": "nested"})
+    monkeypatch.setattr(Loss, "aliases", {"bifocal": "focal"})
+
+
+@pytest.mark.parametrize("params", [FORMER, CURRENT], ids=["before", "now"])
+@pytest.mark.usefixtures("renamed")
+def test_replay_takes_parameters_from_before_a_method_was_renamed(params: dict[str, Any]) -> None:
+    pick = Pick(Replay(params))
+    assert pick.method("a.b", Empty()) == CHOSEN
+    assert pick.changes == CURRENT
+
+
+@pytest.mark.usefixtures("renamed")
+def test_a_study_keeps_the_former_names_that_it_was_started_with() -> None:
+    choices: dict[str, list[Any]] = {
+        "a.b": ["empty", "nestled"],
+        "a.b.nestled.inner": ["bifocal", "cross_entropy"],
+        "a.b.nestled.inner.bifocal.form": ["detached", "sigmoid"],
+    }
+    frozen = {name: [*values] for name, values in choices.items()}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(FORMER)
+    trial = study.ask()
+    pick = Pick(FromTrial(trial, choices))
+    assert pick.method("a.b", Empty()) == CHOSEN
+    assert trial.params == FORMER, "Optuna refuses another list, and TPE must see one parameter"
+    assert pick.changes == CURRENT
+    assert choices == frozen
+    assert Pick(Replay(trial.params)).method("a.b", Empty()) == CHOSEN
+
+
+@pytest.mark.usefixtures("renamed")
+def test_a_renamed_choice_that_the_space_no_longer_offers_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a\.b: the study was started with wealthy, which"):
+        Pick(FromTrial(ask(), {"a.b": ["plain", "wealthy"]})).method("a.b", Plain(), ["plain"])
+
+
+@pytest.mark.usefixtures("renamed")
+def test_a_space_may_name_methods_as_they_were_called() -> None:
+    choices: dict[str, list[Any]] = {}
+    Pick(FromTrial(ask(), choices)).method_only("a.b", Plain(), among=["wealthy"])
+    assert choices["a.b"] == ["plain", "rich"]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from search_spaces.long_tail import (
     LINEAR_CORRECTIONS,
     MARGIN_LOSSES,
 )
-from search_spaces.pick import Defaults, FromTrial, Pick, Replay
+from search_spaces.parameters import check_vary
+from search_spaces.pick import FromTrial, Pick, Replay, Start
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
 from trainables.methods.losses import Loss
 from trainables.methods.mixers import Mixer
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.samplers import Sampler
+from trainables.methods.updaters import Updater
 from trainables.pipeline import plan
 from trainables.settings import assign, flatten
 
@@ -48,6 +51,9 @@ BASES = {
             "update.exemplars_per_class": 7,
         },
     ),
+    "closed form": assign(
+        Experiment(), {"rebalance.method.ridge.seed": 3, "update.method.ridge.width": 700}
+    ),
 }
 
 
@@ -66,7 +72,7 @@ def trials(space: str, base: Experiment, count: int = 50) -> list[tuple[Any, dic
 @pytest.mark.parametrize("space", search_spaces.names())
 class TestSpace:
     def test_baseline_is_the_base(self, space: str, base: Experiment) -> None:
-        assert search_spaces.load(space)(Pick(Defaults()), base) == base
+        assert search_spaces.load(space)(Pick(Start()), base) == base
 
     def test_flat_parameters_rebuild_every_trial(self, space: str, base: Experiment) -> None:
         vary = search_spaces.load(space)
@@ -115,6 +121,22 @@ def test_long_tail_offers_everything_that_suits_the_base() -> None:
     assert {params.get(nested) for _, params, _ in found} >= {"label_aware_smoothing", None}
 
 
+def test_frozen_varies_what_follows_the_features_alone() -> None:
+    base = BASES["defaults"]
+    found = trials("frozen", base, count=120)
+    drawn = {params["rebalance.method"] for _, params, _ in found}
+    families = {name for name, method in Rebalancer.shelf.items() if method.from_features}
+    assert drawn == families | {"none"}  # the base's
+    assert {"ridge", "lda", "fecam", "ncm", "knn", "crt"} <= families
+    assert {name.split(".")[0] for _, params, _ in found for name in params} == {
+        "rebalance",
+        "score",
+    }
+    for name in ("score.method", "score.calibrator", "score.threshold"):
+        assert len({params[name] for _, params, _ in found}) > 1, name
+    assert any("rebalance.method.lda.prior" in params for _, params, _ in found)
+
+
 def test_batch_norm_is_shifted_only_where_a_head_trains_after_it() -> None:
     for experiment, params, _ in trials("long_tail", BASES["defaults"], count=60):
         trains = hasattr(experiment.rebalance.method, "epochs")
@@ -135,7 +157,7 @@ def test_a_head_of_another_kind_narrows_the_choice() -> None:
 def test_mixing_goes_with_losses_on_logits_alone() -> None:
     base = assign(BASES["defaults"], {"classify.mixing": "mixup"})
     for experiment, params, trial in trials("long_tail", base, count=60):
-        compares = "projections" in experiment.classify.loss.needs()
+        compares = "projections" in experiment.classify.loss.required_inputs()
         assert ("classify.mixing" in trial.params) is not compares
         if compares:
             assert experiment.classify.mixing.name == params["classify.mixing"] == "none"
@@ -147,7 +169,7 @@ def test_follow_ups_stay_where_they_go_with_what_was_chosen() -> None:
     kept = set()
     for experiment, _, _ in trials("long_tail", base, count=60):
         chosen = experiment.classify
-        alone = "projections" in chosen.loss.needs() or chosen.branches.name != "none"
+        alone = "projections" in chosen.loss.required_inputs() or chosen.branches.name != "none"
         assert chosen.then == (() if alone else base.classify.then)
         kept.add(bool(chosen.then))
     assert kept == {True, False}
@@ -236,9 +258,53 @@ def test_trunk_share_is_searched_only_where_the_trunk_trains() -> None:
     assert all("update.trunk_lr_factor" in params for params in asked)
 
 
+def test_an_update_in_closed_form_is_searched_among_closed_forms() -> None:
+    found = trials("update", BASES["closed form"], count=40)
+    assert {experiment.update.method.name for experiment, _, _ in found} == {
+        name for name, updater in Updater.shelf.items() if not updater.trains
+    }
+    assert {experiment.update.exemplars_per_class for experiment, _, _ in found} == {None}
+    asked = {name for _, params, _ in found for name in params}
+    assert "update.method.ridge.balance" in asked
+    assert not asked & {"update.distiller", "update.training.lr"}
+
+
+PHOTOS = assign(Experiment(), {"pretrain.backbone": "resnet18", "pretrain.method": "pretrained"})
+
+
+@pytest.mark.parametrize("space", ["long_tail", "families", "photos", "full"])
+def test_a_frozen_trunk_is_asked_for_nothing_that_needs_images(space: str) -> None:
+    for experiment, _, _ in trials(space, PHOTOS, count=12):
+        if not experiment.trunk_tuner().moves:
+            experiment.classify.check_frozen()
+            assert "projections" not in experiment.classify.loss.required_inputs()
+            assert experiment.classify.mixing.name == experiment.classify.branches.name == "none"
+
+
+def test_photos_search_the_rates_of_what_is_trained() -> None:
+    drawn: dict[str, set[str]] = {}
+    for experiment, params, _ in trials("photos", PHOTOS, count=40):
+        tuner = experiment.classify.trunk.name
+        drawn.setdefault(tuner, set()).update(n for n in params if n.startswith("classify."))
+    assert drawn.keys() == {"auto", "last_blocks", "full"}, "auto is frozen"
+    shared = {"classify.trunk", "classify.training.lr", "classify.dropout"}
+    assert {name for name in drawn["auto"] if "loss" not in name} == shared | {"classify.sampler"}
+    for name in ("last_blocks", "full"):
+        start = f"classify.trunk.{name}"
+        assert {f"{start}.block_decay", f"{start}.drop_path"} < drawn[name]
+        assert {"classify.trunk_lr_factor", "classify.augmentation"} < drawn[name]
+        assert "classify.augmentation.rand_augment.magnitude" in drawn[name]
+
+
+def test_a_base_that_mixes_images_keeps_its_trunk_trained() -> None:
+    base = assign(PHOTOS, {"classify.trunk": "full", "classify.mixing": "cutmix"})
+    found = {experiment.classify.trunk.name for experiment, _, _ in trials("photos", base, 20)}
+    assert found == {"full", "last_blocks"}
+
+
 def test_names_are_the_files() -> None:
     files = {path.stem for path in Path(search_spaces.__path__[0]).glob("*.py")}
-    assert set(search_spaces.names()) == files - {"__init__", "grid", "pick"}
+    assert set(search_spaces.names()) == files - {"__init__", "grid", "parameters", "pick"}
     assert {"full", "long_tail", "open_world", "update"} <= files
 
 
@@ -252,8 +318,14 @@ def test_a_space_says_what_varies_and_why(space: str) -> None:
     [
         ("long_tial", "did you mean 'long_tail'"),
         ("pick", "unknown search space 'pick'"),
-        ("no.such.module:vary", "there is no module"),
-        ("search_spaces.full:varry", "has no 'varry'"),
+        ("no.such.module:vary", "there is no module 'no', neither installed nor in /"),
+        (":vary", "'' is no module"),
+        ("../own:vary", r"'\.\./own' is no module"),
+        (".:vary", r"'\.' is no module"),
+        ("a..b:vary", r"'a\.\.b' is no module"),
+        ("search_spaces.full:varry", "has no function 'varry'; did you mean 'vary'"),
+        ("search_spaces.full:", "has no function ''"),
+        ("search_spaces.full:OBJECTIVES", "has no function 'OBJECTIVES'"),
     ],
 )
 def test_an_unknown_space_is_one_line(space: str, message: str) -> None:
@@ -262,13 +334,53 @@ def test_an_unknown_space_is_one_line(space: str, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_an_import_error_inside_a_space_is_not_hidden(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def own_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield the path of a module in the working folder, which is on no path of Python."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path / "own_space.py"
+    sys.modules.pop("own_space", None)
+
+
+def test_a_space_in_the_working_folder_is_found_without_pythonpath(own_space: Path) -> None:
+    own_space.write_text(
+        "OBJECTIVES = ('evaluate/accuracy:max',)\ndef vary(pick, base): return base\n"
+    )
+    base = Experiment()
+    assert search_spaces.load("own_space:vary")(None, base) is base
+    assert search_spaces.objectives("own_space:vary") == ("evaluate/accuracy:max",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import no_such_library", "fails when it is imported: No module named 'no_such_library'"),
+        ("def vary(", "fails when it is imported: SyntaxError"),
+        ("1 / 0", "fails when it is imported: ZeroDivisionError: division by zero"),
+        ("vary = 3", "own_space has no function 'vary'"),
+    ],
+)
+def test_a_space_that_cannot_be_imported_is_one_line(
+    own_space: Path, text: str, message: str
 ) -> None:
-    (tmp_path / "own_space.py").write_text("import no_such_library\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+    own_space.write_text(f"{text}\n")
+    with pytest.raises(ConfigError, match=message) as error:
         search_spaces.load("own_space:vary")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        (lambda pick, base: base.nothing, "fails on the base recipe: AttributeError"),
+        (lambda pick, base: None, "must return an Experiment; received None"),
+        (lambda pick, base: assign(base, {"a": 1}), "'own:vary': experiment: unknown key 'a'"),
+    ],
+)
+def test_a_space_that_fails_on_the_base_recipe_is_one_line(vary, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_vary(vary, Experiment(), "own:vary")
 
 
 def test_spaces_do_not_import_optuna_or_ray() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainables.data import Views, build_views
+from trainables.data.views import Views, build_views
 from trainables.experiment import Experiment, load_experiment
 from trainables.settings import assign
 

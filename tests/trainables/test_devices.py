@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from few_samples import (
+from torch import Tensor
+
+from tests.helpers.few_samples import (
     CLASSES,
     FEATURES,
     NOVEL,
+    STREAM_FEATURES,
     TRAIN,
     TRUNK,
     UNKNOWN,
@@ -16,17 +19,21 @@ from few_samples import (
     classifier,
     tensors,
 )
-from pretend_device import THERE, MixedError, There, ThereContext, pretend_device
-from torch import Tensor
-
+from tests.helpers.pretend_device import (
+    DEVICE,
+    CudaRefusalError,
+    DeviceContext,
+    DeviceTensor,
+    pretend_device,
+)
 from trainables.artifacts import ImageView, PoolLabels, PoolSelection
-from trainables.backbone import to_artifact
-from trainables.batched_heads import STACKS, train_heads
 from trainables.context import Context
-from trainables.experiment import Discover, Rebalance, Screen
-from trainables.head_losses import HeadLoss
-from trainables.head_training import HeadJob
-from trainables.kmeans import LOOK_EVERY_ON_GPU, KMeans, constrained_kmeans
+from trainables.experiment import Discover, Rebalance, ScoreSettings
+from trainables.features.batched_heads import STACKS, train_heads
+from trainables.features.head_losses import HeadLoss
+from trainables.features.head_training import HeadTrainingSpec
+from trainables.features.kmeans import LOOK_EVERY_ON_GPU, KMeans, constrained_kmeans
+from trainables.features.objectives import HEAD_TENSORS
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.calibrators import Calibrator
 from trainables.methods.clusterers import Clusterer
@@ -36,7 +43,7 @@ from trainables.methods.pseudo_labelers import PseudoLabeler
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.scores import Score
 from trainables.methods.thresholds import Threshold
-from trainables.objectives import HEAD_TENSORS
+from trainables.models.backbone import to_artifact
 from trainables.pipeline import uses_oracle, views_read
 from trainables.stages import discover, rebalance, score
 
@@ -52,7 +59,7 @@ def check_same(request: pytest.FixtureRequest) -> Check:
     def pretended(run: Run) -> list[str]:
         expected = tensors(run(Context()))
         with pretend_device() as waits:
-            result = run(ThereContext(device=THERE))
+            result = run(DeviceContext(device=DEVICE))
         check(tensors(result), expected, rtol=1e-5, atol=1e-6)
         return waits
 
@@ -66,7 +73,9 @@ def check_same(request: pytest.FixtureRequest) -> Check:
 
 def check(found: list[Tensor], expected: list[Tensor], **tolerance: float) -> None:
     assert found
-    assert not any(isinstance(tensor, There) for tensor in found), "the result is on the device"
+    assert not any(isinstance(tensor, DeviceTensor) for tensor in found), (
+        "the result is on the device"
+    )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, equal_nan=True, **tolerance)
 
@@ -81,7 +90,7 @@ def check(found: list[Tensor], expected: list[Tensor], **tolerance: float) -> No
         lambda x: torch.zeros(3)[x.long()],
         lambda x: x.index_select(0, torch.tensor([0])),
         lambda x: x.uniform_(generator=torch.Generator()),
-        lambda x: torch.rand(3, device=THERE, generator=torch.Generator()),
+        lambda x: torch.rand(3, device=DEVICE, generator=torch.Generator()),
         torch.nn.Linear(3, 2),
         pytest.param(
             lambda x: torch.histogram(x, 3),
@@ -91,10 +100,10 @@ def check(found: list[Tensor], expected: list[Tensor], **tolerance: float) -> No
 )
 def test_what_cuda_refuses_is_refused(call: Callable[[Tensor], object]) -> None:
     with pretend_device() as waits:
-        x = torch.arange(3.0).to(THERE)
+        x = torch.arange(3.0).to(DEVICE)
         assert float((x * 2 + torch.tensor(1.0)).sum()) == 9.0  # a number may come from the host
         del waits[:]
-        with pytest.raises(MixedError):
+        with pytest.raises(CudaRefusalError):
             call(x)
 
 
@@ -111,17 +120,17 @@ def test_what_cuda_refuses_is_refused(call: Callable[[Tensor], object]) -> None:
         lambda x: x.__setitem__(x < 1, x[1:] + 1),
         lambda x: x.unique(),
         lambda x: torch.bincount(x.long()),
-        lambda x: torch.tensor(2.0, device=THERE),
+        lambda x: torch.tensor(2.0, device=DEVICE),
         lambda x: x.new_tensor([1.0]),
         lambda x: torch.equal(x, x),
     ],
 )
 def test_what_waits_is_counted(wait: Callable[[Tensor], object]) -> None:
     with pretend_device() as waits:
-        x = torch.arange(3.0).to(THERE)
+        x = torch.arange(3.0).to(DEVICE)
         del waits[:]
         (x * x.where(x > 0, 1.0)).sum().add_(x.new_full((), 2.0))
-        x[torch.arange(2, device=THERE)] = 0.0
+        x[torch.arange(2, device=DEVICE)] = 0.0
         assert not waits
         wait(x)
     assert waits
@@ -132,6 +141,7 @@ def rebalanced(method: object, head: object) -> Run:
     more: dict[str, Any] = {}
     if uses_oracle(settings):
         more["pool_labels"] = PoolLabels(UNKNOWN.labels, CLASSES, NOVEL, "")
+        more["stream_features"] = STREAM_FEATURES
     if views_read(settings):
         more["backbone"] = to_artifact(TRUNK, "fastnet", 16)
         more["pool"] = ImageView(UNKNOWN.images, UNKNOWN.indices, "")
@@ -169,7 +179,8 @@ def test_a_correction_is_computed_on_the_device(name: str, check_same: Check) ->
 TRAINED = [
     name
     for name, method in sorted(Rebalancer.shelf.items())
-    if "epochs" in method.model_fields and not method.reads  # those look at images in every pass
+    if "epochs" in method.model_fields
+    and not method.extra_views  # those look at images in every pass
 ]
 
 
@@ -183,7 +194,9 @@ def test_no_step_of_a_correction_waits(name: str, check_same: Check) -> None:
     assert few == many
 
 
-HEAD_LOSSES = [name for name, loss in sorted(Loss.shelf.items()) if loss.needs() <= HEAD_TENSORS]
+HEAD_LOSSES = [
+    name for name, loss in sorted(Loss.shelf.items()) if loss.required_inputs() <= HEAD_TENSORS
+]
 
 
 @pytest.mark.parametrize("loss", HEAD_LOSSES)
@@ -217,7 +230,7 @@ def heads_together(head: str, losses: str, passes: int, device: torch.device) ->
             torch.manual_seed(number)
             module = Head.parse(head).build(TRUNK.num_features, CLASSES)  # type: ignore[operator]
         draws = order.repeat(passes + number % 2)
-        jobs.append(HeadJob(module.to(device), draws, 8, 0.1, 1e-3, objective=loss))
+        jobs.append(HeadTrainingSpec(module.to(device), draws, 8, 0.1, 1e-3, objective=loss))
     features, labels = FEATURES.known_train.to(device), torch.from_numpy(TRAIN.labels).to(device)
     trained = train_heads(jobs, features=features, labels=labels)
     assert all(isinstance(module, torch.nn.Module) for module in trained)
@@ -231,7 +244,7 @@ def test_no_step_of_many_heads_waits(head: str, losses: str) -> None:
     for passes in (1, 3):
         expected = heads_together(head, losses, passes, torch.device("cpu"))
         with pretend_device() as waits:
-            found = heads_together(head, losses, passes, THERE)
+            found = heads_together(head, losses, passes, DEVICE)
         counted.append(list(waits))
         check(found, expected, rtol=0, atol=0)
     assert counted[0] == counted[1]
@@ -248,9 +261,10 @@ def test_many_heads_train_on_a_gpu_as_on_a_cpu(head: str, losses: str) -> None:
 def screened(**chosen: object) -> Run:
     def run(context: Context) -> Any:
         return score.run(
-            Screen(**{"threshold": "known_recall", **chosen}),  # type: ignore[arg-type]
+            ScoreSettings(**{"threshold": "known_recall", **chosen}),  # type: ignore[arg-type]
             classifier=classifier("linear"),
             features=FEATURES,
+            stream_features=STREAM_FEATURES,
             known_train=TRAIN,
             validation_known=VALIDATION,
             context=context,
@@ -282,6 +296,7 @@ def discovered(settings: Discover) -> Run:
         return discover.run(
             settings,
             features=FEATURES,
+            stream_features=STREAM_FEATURES,
             known_train=TRAIN,
             validation_known=VALIDATION,
             pool_selection=PoolSelection(torch.arange(2, len(UNKNOWN.labels))),
@@ -297,7 +312,7 @@ def discovered(settings: Discover) -> Run:
 def test_clusters_are_computed_on_the_device(
     name: str, clusters: int | None, check_same: Check
 ) -> None:
-    check_same(discovered(Discover(clusterer=name, num_clusters=clusters, max_clusters=4)))  # type: ignore[arg-type]
+    check_same(discovered(Discover(clusterer=name, num_new_clusters=clusters, max_new_clusters=4)))  # type: ignore[arg-type]
 
 
 def kmeans(device: torch.device, iterations: int) -> KMeans:
@@ -320,7 +335,7 @@ def kmeans(device: torch.device, iterations: int) -> KMeans:
 def test_kmeans_is_the_same_on_the_device(iterations: int) -> None:
     expected = kmeans(torch.device("cpu"), iterations)
     with pretend_device():
-        found = kmeans(THERE, iterations)
+        found = kmeans(DEVICE, iterations)
         assert torch.equal(found.assignments.cpu(), expected.assignments)
         torch.testing.assert_close(found.centers.cpu(), expected.centers)
     assert found.inertia == pytest.approx(expected.inertia, abs=1e-9)
@@ -330,11 +345,11 @@ def test_no_iteration_of_kmeans_waits() -> None:
     counted = []
     for iterations in (2, LOOK_EVERY_ON_GPU):
         with pretend_device() as waits:
-            kmeans(THERE, iterations)
+            kmeans(DEVICE, iterations)
         counted.append(list(waits))
     assert counted[0] == counted[1]
 
 
 @pytest.mark.parametrize("name", sorted(PseudoLabeler.shelf))
 def test_pseudo_labels_are_computed_on_the_device(name: str, check_same: Check) -> None:
-    check_same(discovered(Discover(pseudo_labeler=name, num_clusters=NOVEL)))  # type: ignore[arg-type]
+    check_same(discovered(Discover(pseudo_labeler=name, num_new_clusters=NOVEL)))  # type: ignore[arg-type]

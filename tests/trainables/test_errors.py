@@ -1,9 +1,9 @@
 """One-line errors."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from trainables.errors import did_you_mean, explain, type_name, unknown_key
 
@@ -61,6 +61,7 @@ def test_owner_without_settings_says_so() -> None:
     [
         (int, "int"),
         (int | None, "int | None"),
+        (Annotated[int, Field(ge=1)] | None, "int | None"),
         (Literal["a", "b"], "'a' | 'b'"),
         (tuple[int, ...], "tuple[int, ...]"),
     ],

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import ROOT
+from trainables import experiment
+from trainables.data.data_settings import Data
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment, load_experiment
 from trainables.settings import assign, build, dump_yaml, flatten, read_yaml
 
-ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
 
 
@@ -68,7 +70,7 @@ def test_flag_wins_over_the_file() -> None:
         ),
         (["classify.loss=ldan"], "classify.loss: unknown name 'ldan'.*did you mean 'ldam'"),
         (["classify.loss.ldam.max_margn=1"], r"classify.loss \(ldam\): unknown key 'max_margn'"),
-        (["data.world=tset"], "data.world: .*'validation' or 'test'.*received 'tset'"),
+        (["data.world=tset"], "data.world: .*'validation_swapped' or 'test'.*received 'tset'"),
         (["data.image_size=4"], "data.image_size: .*greater than or equal to 8"),
         (["update.mode=trunk"], "update.mode: "),
         (["data.novel_classes=2", "data.validation_novel_classes=2"], "must be smaller than"),
@@ -106,3 +108,51 @@ def test_dump_holds_every_setting(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(dump_yaml(Experiment()), encoding="utf-8")
     assert set(read_yaml(path)) == set(Experiment.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "sets", "profile"),
+    [
+        ("data: {source: 'folder:x'}", [], "natural"),
+        ("data: {source: 'folder:x', profile: exponential}", [], "exponential"),
+        ("data: {source: 'folder:x', profile: {step: {}}}", [], "step"),
+        ("data: {source: 'folder:x'}", ["data.profile=balanced"], "balanced"),
+        ("data: {source: 'folder:x'}", ["data.profile.natural.keep=1.0"], "natural"),
+        ("data: {source: 'folder:x'}", ["data.source=digits"], "exponential"),
+        ("data: {source: digits}", ["data.source=folder:x"], "natural"),
+        ("data: {profile: exponential}", ["data.source=folder:x"], "exponential"),
+        ("name: x", ["data={source: 'folder:x'}"], "natural"),
+        ("name: x", ["data={source: 'folder:x', profile: exponential}"], "exponential"),
+        ("name: x", [], "exponential"),
+    ],
+)
+def test_own_folders_keep_their_class_sizes_unless_the_recipe_says(
+    text: str, sets: list[str], profile: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    recipe = load_experiment(tmp_path / "x.yaml", sets)
+    assert recipe.data.profile.name == profile
+    (tmp_path / "again.yaml").write_text(dump_yaml(recipe))  # a dump names it
+    assert load_experiment(tmp_path / "again.yaml").digest() == recipe.digest()
+
+
+def test_default_profile_of_own_folders_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment._say_once.cache_clear()
+    (tmp_path / "x.yaml").write_text("data: {source: 'folder:x'}")
+    for _ in range(2):
+        load_experiment(tmp_path / "x.yaml")
+    assert [record.message for record in caplog.records] == [
+        "data.profile=natural: own images keep their class sizes unless it is set"
+    ]
+    load_experiment(None, ["data.source=folder:x", "data.profile=natural"])
+    load_experiment(None)
+    assert len(caplog.records) == 1
+
+
+def test_recipes_of_other_sources_keep_their_digest() -> None:
+    assert load_experiment(None).data.model_dump(mode="json")["profile"] == {
+        "exponential": {"imbalance_factor": 20.0}
+    }
+    assert Data(source="cifar10") == build(Data, {"source": "cifar10", "profile": "exponential"})

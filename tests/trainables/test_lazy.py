@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.helpers import ROOT
+
 
 def run(code: str) -> str:
     head = "import sys; from trainables.lazy import defer_imports, load_deferred\n"
@@ -65,3 +67,18 @@ threads = [threading.Thread(target=lambda: found.append(numpy.zeros(1).sum())) f
 print(len(found))
 """
     assert run(code) == "8"
+
+
+def test_a_whole_recipe_imports_neither_scikit_learn_nor_torchs_compiler() -> None:
+    code = (
+        "import sys; from trainables.__main__ import main\n"
+        "sets = ['classify.training.epochs=1', 'update.training.epochs=1']\n"
+        "main(['experiments/digits.yaml', *(w for s in sets for w in ('--set', s))])\n"
+        "print([m for m in ('sklearn', 'torch._dynamo') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert '"evaluate/features/silhouette"' in done.stdout
+    assert '"evaluate/novelty/auroc"' in done.stdout

@@ -6,7 +6,7 @@ import pytest
 from trainables import pipeline
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
-from trainables.pipeline import Step, code_version, describe, plan, step_key, uses_oracle
+from trainables.pipeline import Step, describe, plan, step_key, uses_oracle
 from trainables.settings import Settings, assign
 
 BASE = Experiment()
@@ -32,7 +32,9 @@ def test_every_stage_is_wired_by_name() -> None:
 
 
 def test_missing_artifact_is_refused_with_the_stage_that_gives_it() -> None:
-    with pytest.raises(ConfigError, match="stage 'classify' needs 'backbone'; put 'pretrain'"):
+    with pytest.raises(
+        ConfigError, match="stage 'classify' needs 'backbone'; add the stage 'pretrain'"
+    ):
         plan(BASE, ["classify"])
 
 
@@ -55,7 +57,7 @@ def test_no_stage_but_evaluate_may_ask_for_held_out_views(
     source = f"def run(settings, *, {view}, context) -> Nothing: return Nothing('x')"
     exec(source, {"Nothing": Nothing}, names)  # one signature per guarded name
     monkeypatch.setitem(pipeline.STAGES, "rebalance", toy_stage(names["run"]))
-    with pytest.raises(ConfigError, match=f"stage 'rebalance' asks for '{view}'"):
+    with pytest.raises(ConfigError, match=f"stage 'rebalance' requires '{view}'"):
         plan(BASE)
 
 
@@ -100,12 +102,6 @@ def test_seed_and_input_content_are_in_the_key() -> None:
 
 def test_name_of_the_experiment_is_in_no_key() -> None:
     assert keys(BASE) == keys(assign(BASE, {"name": "other"}))
-
-
-def test_code_version_covers_stage_and_method_files() -> None:
-    first = code_version("score", ("trainables.methods.scores.energy",))
-    assert first != code_version("score", ("trainables.methods.scores.margin",))
-    assert first != code_version("rebalance", ("trainables.methods.scores.energy",))
 
 
 class Other(Settings):

@@ -1,17 +1,14 @@
-"""Several seeds of one recipe in this process, one after the other or as one training."""
+"""Several seeds of one recipe in this process, one after the other."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trainables import __main__ as command
-from trainables.context import Context
-from trainables.data import Views
-from trainables.experiment import Experiment
-from trainables.seeds import run_seeds
-from trainables.settings import assign
+from trainables.artifacts import Classifier, load_artifact
 
 SMALL: dict[str, Any] = {
     "data.max_per_class": 30,
@@ -20,52 +17,62 @@ SMALL: dict[str, Any] = {
     "classify.training.batch_size": 64,
     "update.training.epochs": 1,
 }
-SEEDS = (1, 2)
+SETS = [part for path, value in SMALL.items() for part in ("--set", f"{path}={value}")]
+COMMAND = ["experiments/digits.yaml", *SETS, "--device", "cpu"]
 
 
-@pytest.mark.parametrize("fuse", [True, False])
-def test_each_seed_gives_what_it_gives_alone(base: Experiment, views: Views, fuse: bool) -> None:
-    found: dict[int, list[dict[str, float]]] = {seed: [] for seed in SEEDS}
-    contexts = [
-        Context(seed=seed, report=lambda row, epoch, own=own: own.append(dict(row)))  # type: ignore[misc]
-        for seed, own in found.items()
-    ]
-    runs = list(run_seeds(base, contexts, views=views, fuse=fuse))
-    alone = list(run_seeds(base, [Context(seed=SEEDS[1])], views=views, fuse=fuse))
-    assert len(runs) == len(SEEDS)
-    assert "evaluation" in runs[0]
-    bias, other = (run["classifier"].state["bias"] for run in (runs[1], alone[0]))
-    assert bias.tolist() == pytest.approx(other.tolist(), abs=1e-4)
-    assert not (bias == runs[0]["classifier"].state["bias"]).all()
-    for rows in found.values():
-        trained = [row for row in rows if "classify/loss" in row]
-        assert len(trained) == 1
-        assert ("classify/steps_fused" in trained[0]) == fuse
-
-
-def test_what_can_not_be_fused_runs_one_by_one(base: Experiment, views: Views) -> None:
-    recipe = assign(base, {"classify.mixing": "mixup"})
-    contexts = [Context(seed=seed) for seed in SEEDS]
-    assert len(list(run_seeds(recipe, contexts, views=views, fuse=True))) == len(SEEDS)
-
-
-def test_the_command_keeps_what_each_seed_gave(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_each_seed_gives_what_it_gives_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    sets = [part for path, value in SMALL.items() for part in ("--set", f"{path}={value}")]
-    arguments = ["experiments/digits.yaml", *sets, "--device", "cpu", "--seeds", "4,5"]
-    assert command.main([*arguments, "--out", str(tmp_path)]) == 0
+    several, alone = tmp_path / "several", tmp_path / "alone"
+    with caplog.at_level(logging.INFO, "trainables"):
+        assert command.main([*COMMAND, "--seeds", "4,5", "--out", str(several)]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert list(printed) == ["4", "5"]
+    named = [message[:6] for message in caplog.messages if "classify/loss" in message]
+    assert named == ["seed 4", "seed 5"]
     for seed, metrics in printed.items():
-        folder = tmp_path / f"seed-{seed}"
+        folder = several / f"seed-{seed}"
         assert json.loads((folder / "metrics.json").read_text()) == metrics
         assert f"seed: {seed}" in (folder / "experiment.yaml").read_text()
-        assert (folder / "classifier").is_dir()
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "trainables"):
+        assert command.main([*COMMAND, "--set", "seed=5", "--out", str(alone)]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["evaluate/accuracy/balanced"] == printed["5"]["evaluate/accuracy/balanced"]
+    assert not any(message.startswith("seed") for message in caplog.messages)
+    heads = [
+        load_artifact(Classifier, folder / "classifier").state["bias"].tolist()
+        for folder in (several / "seed-4", several / "seed-5", alone)
+    ]
+    assert heads[0] != heads[1] == heads[2]
 
 
 def test_a_seed_that_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["experiments/digits.yaml", "--seeds", "0,one"]) == 2
     assert capsys.readouterr().err == (
-        "error: --seeds: allowed: whole numbers with commas, e.g. 0,1,2; received 0,one\n"
+        "error: --seeds: allowed: whole numbers below 10^9 with commas, e.g. 0,1,2; "
+        "received '0,one'\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "nope"], "--device: 'nope' cannot be used"),
+        (["--device", "cuda:99"], "--device: 'cuda:99' cannot be used"),
+        (["--out", "/dev/null/x"], "--out: cannot write to '/dev/null/x'"),
+        (["--out", "x" * 300], "--out: cannot write to"),
+        (["--seeds", "\u00b2"], "--seeds: allowed: whole numbers"),
+        (["--threads", "\u00b2"], "--threads: allowed: 1 to 9999"),
+        (["--set", "name=!!set {a}"], "no plain value"),
+        (["--set", "classify.training.lr=1e30"], "loss is"),
+    ],
+)
+def test_what_cannot_run_is_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert command.main(["experiments/digits.yaml", *words]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert len(lines) == 1
+    assert message in lines[0]

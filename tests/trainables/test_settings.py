@@ -8,6 +8,7 @@ import pytest
 from pydantic import Field
 
 from trainables.errors import ConfigError
+from trainables.experiment import Experiment
 from trainables.methods.losses import Loss
 from trainables.settings import (
     Settings,
@@ -17,9 +18,10 @@ from trainables.settings import (
     dump_yaml,
     flatten,
     parse_assignments,
-    parse_yaml,
+    parse_seeds,
     read_yaml,
 )
+from trainables.text.yaml_text import parse_yaml
 
 
 class Inner(Settings):
@@ -158,6 +160,108 @@ def test_unreadable_file_is_one_line(tmp_path: Path, content: str, message: str)
     with pytest.raises(ConfigError, match=message) as caught:
         read_yaml(file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: caf\xe9\n", "is not UTF-8 text: byte 9"),
+        ("name: a".encode("utf-16"), "is not UTF-8 text: byte 0"),
+        (b"name: a\nname: b\n", "'name' is set twice"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_yaml(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["folder", "x" * 300, "\0", "x.yaml/y.yaml"])
+def test_a_path_that_is_no_file_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "x.yaml").touch()
+    with pytest.raises(ConfigError, match=r"not found|cannot be read") as caught:
+        read_yaml(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pretrain.method.pretrained.checkpoint": "a.safetensors"},
+        {"pretrain.method.supervised.checkpoint": "a.safetensors"},  # its former name
+        {
+            "pretrain.method.pretrained.timm_pretrained": False,
+            "pretrain.method.pretrained.checkpoint": "a.safetensors",
+        },
+        {"pretrain.method": "pretrained", "pretrain.method.checkpoint": "a.safetensors"},
+    ],
+)
+def test_one_of_two_exclusive_settings_is_set_by_its_path(changes: dict[str, object]) -> None:
+    done = assign(Experiment(), changes)
+    expected = {
+        "checkpoint": "a.safetensors",
+        "timm_pretrained": False,
+        "pretrained_on": "unstated",
+    }
+    assert done.pretrain.method.dump() == {"pretrained": expected}
+
+
+def test_a_stored_recipe_takes_the_other_of_two_exclusive_settings() -> None:
+    start = assign(Experiment(), {"pretrain.method": "pretrained"})
+    stored = build(Experiment, start.model_dump(mode="json"))
+    changed = assign(stored, {"pretrain.method.pretrained.checkpoint": "a.safetensors"})
+    assert flatten(changed)["pretrain.method.pretrained.timm_pretrained"] is False
+
+
+def test_the_order_of_settings_of_a_method_does_not_matter() -> None:
+    one = {"classify.loss.focal.gamma": 3.0, "classify.loss.focal.form": "sigmoid"}
+    other = dict(reversed(one.items()))
+    assert assign(Experiment(), one) == assign(Experiment(), other)
+
+
+def test_a_setting_below_a_group_that_was_replaced_finds_its_defaults() -> None:
+    done = assign(Experiment(), {"classify": {}, "classify.training.lr": 0.2})
+    assert done == assign(Experiment(), {"classify.training.lr": 0.2})
+    done = assign(Experiment(), {"classify": {}, "classify.loss.focal.gamma": 3.0})
+    assert done == assign(Experiment(), {"classify.loss.focal.gamma": 3.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"classify.loss.focal.gamma": 99, "classify.loss.focal.form": "sigmoid"},
+            "focal.gamma: input should be less than or equal to 10.*received 99",
+        ),
+        ({"classify.then": "x"}, r"classify.then: must be a list, such as \[\]; received 'x'"),
+        ({"classify.training.milestones": "[" * 9999}, "milestones: must be a list"),
+        ({"classify": None, "classify.training.lr": 1}, "classify: must hold settings by name"),
+        ({"classify": [1], "classify.training.lr": 1}, r"by name; received \[1\]"),
+        ({"classify": {"loss": 3}, "classify.loss.gamma": 1}, "classify.loss: one of losses is"),
+        ({"classify": {"loss": {}}, "classify.loss.gamma": 1}, "classify.loss: one of losses is"),
+        ({"classify.loss": "nope", "classify.loss.gamma": 1}, "unknown name 'nope' in losses"),
+        ({"classify.loss": {"ldam": 0}, "classify.loss.scale": 1}, "loss.ldam: must hold settings"),
+        ({"classify.loss": {"ldam": 0}}, "ldam: input should be an object"),
+        ({"classify.training.lr": float("inf")}, "lr: input should be a finite number"),
+        ({"classify.loss.ldam.scale": float("nan")}, "scale: input should be a finite number"),
+        ({"name": object()}, "settings must be plain values"),
+        ({"name": b"a"}, "settings must be plain values"),
+        ({"..": 1}, "unknown key ''"),
+    ],
+)
+def test_changes_that_do_not_fit_are_one_line(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        assign(Experiment(), changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["²", "1,x", "-1", "1.5", "9" * 5000])
+def test_seeds_that_are_none_are_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="--seeds: allowed: whole numbers"):
+        parse_seeds(text)
 
 
 def test_missing_file_names_its_neighbour(tmp_path: Path) -> None:

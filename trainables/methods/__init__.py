@@ -1,6 +1,6 @@
-"""The shelves: one folder per kind, one file per method. Importing this finds all kinds.
+"""Methods that recipes can name, one package per kind and one file per method.
 
-A method's file is imported when the method is first asked for (see `Shelf`).
+Importing this package imports the kinds; a method's file is imported on first access (see `Shelf`).
 """
 
 import importlib
@@ -10,7 +10,7 @@ from trainables.methods.method import Method
 
 
 def discover() -> dict[str, type[Method]]:
-    """Import every package below this one and return the kinds by name.
+    """Import every subpackage and return the kinds by name.
 
     Example:
         >>> {"heads", "losses", "samplers"} <= set(discover())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Self, cast
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationErro
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from trainables.errors import did_you_mean, explain
+from trainables.errors import ConfigError, did_you_mean, explain, short
 from trainables.methods.shelf import Shelf
 
 
@@ -40,12 +40,44 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """A search range of listed values, used in a field's annotation."""
+    """A search range of listed values, used in a field's annotation.
+
+    Args:
+        values: The values.
+        aliases: Former names of values, with the value that each stands for.
+    """
 
     values: tuple[str | int | float | bool, ...]
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-class UnknownNameError(ValueError):
+@dataclass(frozen=True)
+class ContentOfFile:
+    """A mark in a field's annotation: the text is a path, and keys take the content there.
+
+    Args:
+        prefix: What a text starts with that is a path; other texts of the field are none.
+
+    Example:
+        >>> ContentOfFile("local-dir:").path("local-dir:weights"), ContentOfFile().path("a.bin")
+        ('weights', 'a.bin')
+        >>> ContentOfFile("local-dir:").path("resnet18")
+        ''
+    """
+
+    prefix: str = ""
+
+    def path(self, text: str) -> str:
+        """Return the path in a text, empty if there is none."""
+        return text.removeprefix(self.prefix) if text.startswith(self.prefix) else ""
+
+
+def path_mark(field: FieldInfo) -> ContentOfFile | None:
+    """Return the mark of a field whose text may be a path."""
+    return next((mark for mark in field.metadata if isinstance(mark, ContentOfFile)), None)
+
+
+class UnknownNameError(ConfigError):
     """A name that is not on its shelf; the message lists the shelf and the nearest name."""
 
 
@@ -56,13 +88,19 @@ class Method(BaseModel):
     (``{ldam: {max_margin: 0.3}}``); it is dumped in the second form.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False
+    )
 
     kind: ClassVar[str] = ""
     name: ClassVar[str] = ""
+    # of a kind: former names of its methods, with the name of today; the first that it had first
+    aliases: ClassVar[Mapping[str, str]] = {}
     oracle: ClassVar[bool] = False  # an upper bound that reads what a deployment cannot know
-    reads: ClassVar[frozenset[str]] = frozenset()  # views that its stage gets for its sake alone
-    shelf: ClassVar[Shelf]
+    extra_views: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # views that its stage gets for its sake alone
+    shelf: ClassVar[Shelf[Any]]  # of the kind's methods
     __call__: ClassVar[Callable[..., Any]]
 
     @classmethod
@@ -74,6 +112,11 @@ class Method(BaseModel):
             cls.kind, cls.shelf = last, Shelf(cls.__module__)
             return
         cls.name = last
+        if cls.name in cls.aliases:
+            raise TypeError(
+                f"{cls.kind}: '{cls.name}' is a former name of '{cls.aliases[cls.name]}', which "
+                f"recipes from before mean by it; {cls.__module__}.{cls.__qualname__} needs another"
+            )
         other = cls.shelf.get(cls.name)
         if other is not None and other.__qualname__ != cls.__qualname__:
             raise TypeError(
@@ -100,54 +143,73 @@ class Method(BaseModel):
 
         Raises:
             UnknownNameError: The name is not on the shelf, or the value has another form.
-            ValueError: The settings do not fit the method's fields (one line).
+            ConfigError: The settings do not fit the method's fields (one line).
         """
         if isinstance(value, cls):
             return value
         if isinstance(value, str):
             value = {value: {}}
         if not isinstance(value, Mapping) or len(value) != 1:
-            raise UnknownNameError(
-                f"one of {cls.kind} is written as a name or as {{name: {{setting: value}}}}; "
-                f"allowed names: {', '.join(sorted(cls.shelf))}; received {value!r}"
-            )
+            raise UnknownNameError(cls.how_to_write(value))
         ((name, settings),) = value.items()
         found = cls.lookup(str(name))
         try:
-            return cast(Self, found.model_validate_json(json.dumps(settings or {})))
+            return cast(
+                Self, found.model_validate_json(json.dumps({} if settings is None else settings))
+            )
         except ValidationError as error:
-            raise ValueError(explain(found, error.errors()[0], str(name))) from None
+            raise ConfigError(explain(found, error.errors()[0], found.name)) from None
+
+    @classmethod
+    def how_to_write(cls, received: object) -> str:
+        """Say how a method of this kind is written."""
+        return (
+            f"one of {cls.kind} is written as a name or as {{name: {{setting: value}}}}; "
+            f"allowed names: {', '.join(sorted(cls.shelf))}; received {short(received)}"
+        )
 
     @classmethod
     def lookup(cls, name: str) -> type[Method]:
-        """Return the class called ``name`` on this kind's shelf.
+        """Return the class that is called ``name``, or was, on this kind's shelf.
 
         Raises:
             UnknownNameError: There is none; the message lists the shelf.
         """
+        name = cls.current_name(name)
         if name not in cls.shelf:
             known = sorted(cls.shelf)
             raise UnknownNameError(
                 f"unknown name '{name}' in {cls.kind}; allowed: {', '.join(known)}"
                 f"{did_you_mean(name, known)}"
             )
-        return cls.shelf[name]
+        found: type[Method] = cls.shelf[name]
+        return found
+
+    @classmethod
+    def current_name(cls, name: str) -> str:
+        """Return the name that a method of this kind has now; an unknown name as it is."""
+        return cls.aliases.get(name, name)
+
+    @classmethod
+    def first_name(cls) -> str:
+        """Return the name that this method had at first, which digests of recipes keep."""
+        return next((old for old, name in cls.aliases.items() if name == cls.name), cls.name)
 
     def dump(self) -> dict[str, dict[str, Any]]:
         """Return the method as ``{name: {field: value}}``, the form `parse` reads."""
         return {self.name: self.model_dump(mode="json")}
 
     @classmethod
-    def needs(cls, function: str = "__call__") -> frozenset[str]:
+    def required_inputs(cls, function: str = "__call__") -> frozenset[str]:
         """Return the names of the keyword-only arguments without default that a call must get."""
         return _keywords(cls, function)[0]
 
     @classmethod
-    def takes(cls, function: str = "__call__") -> frozenset[str]:
+    def accepted_inputs(cls, function: str = "__call__") -> frozenset[str]:
         """Return the names of all keyword-only arguments of a call, optional ones included."""
         return frozenset().union(*_keywords(cls, function))
 
-    def supplied(self, available: Mapping[str, Any], function: str = "__call__") -> Any:
+    def call_with(self, available: Mapping[str, Any], function: str = "__call__") -> Any:
         """Call the method with those of the ``available`` arguments that its signature names.
 
         Args:
@@ -166,8 +228,8 @@ class Method(BaseModel):
 
     @classmethod
     def summary(cls) -> str:
-        """Return the first line of the class docstring."""
-        return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+        """Return the first line of the class docstring, or that there is none."""
+        return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0] or "(no docstring)"
 
     @classmethod
     def sources(cls) -> str:

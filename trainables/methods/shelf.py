@@ -1,4 +1,4 @@
-"""The methods of one kind by name; a file is imported when its method is first asked for."""
+"""Lazy mapping from method names to classes; a method's file is imported on first access."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Iterator, MutableMapping
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from trainables.methods.method import Method
+T = TypeVar("T")
 
 
-class Shelf(MutableMapping[str, "type[Method]"]):
-    """Names are known from the files of the kind's folder; reading a class imports its file.
+class Shelf(MutableMapping[str, type[T]], Generic[T]):
+    """Mapping from the names of a kind's files to classes; access to a class imports its file.
 
-    A recipe names a dozen of the methods, so help, plans and refused settings need not pay for all
-    of them. An import error in a method file is never swallowed: reading the method raises it.
+    A recipe names about a dozen methods, so the files of all others need not be imported. An error
+    in a method's file is raised on access to the method.
 
     Args:
-        package: The kind's package; a module that is none has no files.
+        package: The kind's package; a plain module has no method files.
 
     Example:
         >>> from trainables.methods.losses import Loss
@@ -31,27 +30,27 @@ class Shelf(MutableMapping[str, "type[Method]"]):
         self._package = package
         folders = getattr(sys.modules.get(package), "__path__", ())
         names = sorted(module.name for module in pkgutil.iter_modules(folders))
-        self._classes: dict[str, type[Method] | None] = dict.fromkeys(names)
+        self._classes: dict[str, type[T] | None] = dict.fromkeys(names)
 
-    def __getitem__(self, name: str) -> type[Method]:
-        """Return the class of that name, which its file puts here when it is imported."""
+    def __getitem__(self, name: str) -> type[T]:
+        """Return the class of a name; the import of its file registers the class."""
         if self._classes[name] is None:
             importlib.import_module(f"{self._package}.{name}")
-        found = self._classes[name]
-        if found is None:
+        method = self._classes[name]
+        if method is None:
             raise KeyError(f"{self._package}.{name} defines no method of this kind")
-        return found
+        return method
 
-    def __setitem__(self, name: str, method: type[Method]) -> None:
-        """Put a class here."""
+    def __setitem__(self, name: str, method: type[T]) -> None:
+        """Register a class."""
         self._classes[name] = method
 
     def __delitem__(self, name: str) -> None:
-        """Take a name away."""
+        """Remove a name."""
         del self._classes[name]
 
     def __contains__(self, name: object) -> bool:
-        """Say whether there is a method of that name, without importing it."""
+        """Say whether a method of that name exists, without importing its file."""
         return name in self._classes
 
     def __iter__(self) -> Iterator[str]:
@@ -59,5 +58,5 @@ class Shelf(MutableMapping[str, "type[Method]"]):
         return iter(self._classes)
 
     def __len__(self) -> int:
-        """Count the names."""
+        """Return the number of names."""
         return len(self._classes)

@@ -1,5 +1,5 @@
-"""The pipeline, one file per stage; each has ``run(settings, *, inputs..., context)``.
+"""The pipeline's stages, one per file, each with ``run(settings, *, inputs..., context)``.
 
-``PROVIDES`` names the tensors that a stage gives to each method it calls, so that a method that
-needs another one is refused before anything runs.
+``PROVIDES`` names the tensors that a stage passes to each of its methods, so that a method that
+needs other tensors is refused before a run starts.
 """

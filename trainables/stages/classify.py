@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from trainables.activation_maps import class_activation
 from trainables.artifacts import Backbone, Classifier, ImageView, LabelledView
-from trainables.backbone import Trunk, branch_trunk, extract_features, from_artifact, to_artifact
-from trainables.branching import Joined
-from trainables.companion import Companion
-from trainables.context import Context, ambient_rng
-from trainables.distributed import gathered, synchronise_batchnorm
+from trainables.context import Context, FeatureStore
+from trainables.data.loader import Batch
 from trainables.experiment import Classify
-from trainables.experts import ExpertsHead
-from trainables.loader import Batch
-from trainables.loop import Group, Kept, choose_precision, fit
-from trainables.methods.losses import Loss
-from trainables.methods.mixers import Mixer
-from trainables.mixed_batch import mixed_features, mixed_loss
-from trainables.mixing import Mix
-from trainables.phases import Turn, train_in_turn, turns_of
-from trainables.precision import Precision
-from trainables.self_training import Lesson, self_labelled
-from trainables.step_batches import StepBatches
+from trainables.models.backbone import extract_views, to_artifact
+from trainables.models.contrastive_module import ContrastiveModule
+from trainables.models.precision import ComputeFormat, compute_format
+from trainables.models.trunks.blocks import training_mode
+from trainables.training.classify_loss import StepLoss
+from trainables.training.classify_model import (
+    ClassifyModel,
+    build_companion,
+    build_model,
+    of_features,
+    on_features,
+    predict_view,
+    tuner_of,
+    validation_accuracy,
+)
+from trainables.training.distributed import synchronise_batchnorm
+from trainables.training.loop import TrainingState, fit
+from trainables.training.phases import Phase, Reports, phases_of, train_phases
+from trainables.training.self_training import Lesson, self_labelled
+from trainables.training.step_batches import StepBatches
+from trainables.weights.provenance import is_frozen, with_labels_of
 
 PROVIDES: dict[str, frozenset[str]] = {
     "loss": frozenset(
@@ -46,7 +50,6 @@ PROVIDES: dict[str, frozenset[str]] = {
     ),
     "self_trainer": frozenset({"logits"}),
 }
-MEAN_MOMENTUM = 0.9  # of the moving average of features (Tang et al. 2020)
 
 
 class Classified(NamedTuple):
@@ -65,53 +68,39 @@ def run(
     unlabelled: ImageView | None = None,
     context: Context,
 ) -> Classified:
-    """Train trunk and head together; report loss and validation accuracy per epoch.
+    """Train trunk and head together; report loss and accuracies per epoch.
 
+    A trunk that is frozen comes back as it was; its head learns on stored features.
     ``unlabelled`` is handed over for a self-trainer only. Then a first classifier, the teacher, is
     trained as if there were no such images, and the one that is returned starts afresh from the
     same trunk. Its ``class_counts`` are those of the labelled images.
     """
-    lesson, first = Lesson(known_train), None
+    lesson = Lesson(known_train)
+    earlier: dict[str, float] = {}
     if unlabelled is not None:
-        first = _learn(settings, backbone, lesson, validation_known, context, "classify/teacher")
-        logits = _logits(first.model, unlabelled, context)
+        name = "classify/teacher"
+        teacher, earlier = _learn(settings, backbone, lesson, validation_known, context, name)
         lesson = self_labelled(
-            settings.self_trainer, logits, known=known_train, unlabelled=unlabelled, context=context
+            settings.self_trainer,
+            predict_view(teacher, unlabelled, context.device),
+            known=known_train,
+            unlabelled=unlabelled,
+            context=context,
         )
-    learned = _learn(settings, backbone, lesson, validation_known, context, "classify")
-    earlier = {} if first is None else first.spent
-    spent = {name: value + earlier.get(name, 0.0) for name, value in learned.spent.items()}
-    return classified(learned._replace(spent=spent), settings, backbone, known_train)
-
-
-class Model(NamedTuple):
-    """What is trained together; ``mean [D]`` is the moving average of features, in place.
-
-    ``companion`` is what a contrastive loss trains beside the model.
-    """
-
-    trunk: Trunk
-    head: torch.nn.Module
-    mean: Tensor
-    companion: Companion | None = None
-
-    @property
-    def views(self) -> int:
-        """How many random views of each image are in a batch."""
-        return 1 if self.companion is None else self.companion.views
-
-    def modules(self) -> dict[str, torch.nn.Module]:
-        """Return what is trained, by name."""
-        parts = {"trunk": self.trunk, "head": self.head, "companion": self.companion}
-        return {name: part for name, part in parts.items() if part is not None}
-
-
-class Learned(NamedTuple):
-    """A trained model, its trunk's architecture, and how long it was trained."""
-
-    model: Model
-    architecture: str
-    spent: dict[str, float]
+    model, spent = _learn(settings, backbone, lesson, validation_known, context, "classify")
+    classifier = Classifier(
+        head=settings.head,
+        num_features=model.trunk.num_features,
+        state={name: tensor.detach().cpu() for name, tensor in model.head.state_dict().items()},
+        logit_offset=torch.zeros(known_train.num_classes),
+        class_counts=Lesson(known_train).class_counts,
+        feature_mean=model.mean.cpu(),
+        train_cost={name: value + earlier.get(name, 0.0) for name, value in spent.items()},
+    )
+    if not tuner_of(settings, backbone).moves:  # it learned nothing of these labels
+        return Classified(backbone, classifier)
+    trained = to_artifact(model.trunk, model.architecture, backbone.image_size, before=backbone)
+    return Classified(with_labels_of(trained, known_train), classifier)
 
 
 def _learn(
@@ -121,251 +110,136 @@ def _learn(
     validation: LabelledView,
     context: Context,
     name: str,
-) -> Learned:
-    """Build a model on a trunk and train it; ``name`` stands before its metrics."""
-    model, architecture = build_model(settings, backbone, lesson, context)
-    reports = _train_in_turn(model, settings, lesson, validation, context, name)
-    return Learned(model, architecture, iterations(reports, name))
+) -> tuple[ClassifyModel, dict[str, float]]:
+    """Build a model on a trunk and train it by the stage's settings and by those that follow.
+
+    Returns the model, and the optimizer steps and images drawn, by which scores are compared.
+    ``name`` stands before the metrics.
+    """
+    model = build_model(settings, backbone, lesson.view, context)
+    tuner = tuner_of(settings, backbone)
+    if not tuner.moves and not settings.training.epochs:  # features would be of no use
+        return model, {"classify_steps": 0.0, "classify_samples": 0.0}
+    if not tuner.moves:
+        store = context.features if is_frozen(backbone) else None
+        return _learn_on_features(settings, model, lesson, validation, context, name, store)
+    spent = _train_phases(settings, model, lesson, validation, context, name)
+    tuner.finish(model.trunk)
+    return model, spent
 
 
-def build_model(
-    settings: Classify, backbone: Backbone, lesson: Lesson, context: Context
-) -> tuple[Model, str]:
-    """Return a model on a trunk, before its training, and the name of its architecture."""
-    trunk, architecture = _branched(backbone, settings, context)
-    classes = lesson.view.num_classes
-    with ambient_rng(context.generator("classify", "head")):
-        head = settings.head.build(trunk.num_features, classes).to(context.device)
-    with ambient_rng(context.generator("classify", "companion")):
-        companion = settings.loss.build(trunk.num_features, classes)
-    mean = torch.zeros(trunk.num_features, device=context.device)
-    model = Model(trunk, head, mean, companion and companion.to(context.device))
-    if any("class_activation" in phase.mixing.needs() for phase in settings.phases()):
-        _check_activation(model, lesson.view, context)
-    return model, architecture
-
-
-def classified(
-    learned: Learned, settings: Classify, backbone: Backbone, known_train: LabelledView
-) -> Classified:
-    """Return what the stage gives, of a trained model and what it was made from."""
-    model = learned.model
-    classifier = Classifier(
-        head=settings.head,
-        num_features=model.trunk.num_features,
-        state={name: tensor.detach().cpu() for name, tensor in model.head.state_dict().items()},
-        logit_offset=torch.zeros(known_train.num_classes),
-        class_counts=Lesson(known_train).class_counts,
-        feature_mean=model.mean.cpu(),
-        training=learned.spent,
-    )
-    trained = to_artifact(
-        model.trunk, learned.architecture, backbone.image_size, backbone.pretrained_on
-    )
-    return Classified(trained, classifier)
-
-
-def _train_in_turn(
-    model: Model,
+def _learn_on_features(
     settings: Classify,
+    model: ClassifyModel,
     lesson: Lesson,
     validation: LabelledView,
     context: Context,
     name: str,
-) -> list[dict[str, float]]:
-    """Train a model by the stage's settings, then by each of those that follow."""
-    turns, size = turns_of(settings, context, name), int(lesson.view.images.shape[1])
-    first = StepBatches(turns[0].settings, lesson, model.views, context)
-    precision = choose_precision(
-        model.trunk,
-        settings.training,
-        image_size=size,
-        budget_images=first.length(0) * sum(turn.settings.training.epochs for turn in turns),
-        context=context,
-        stage=name.replace("/", "-"),
-    )
+    store: FeatureStore | None,
+) -> tuple[ClassifyModel, dict[str, float]]:
+    """Train the head alone, on features that the trunk gives once, of images as they are."""
+    whole = (lesson.view, validation)
+    found = extract_views(model.trunk, whole, context=context, store=store)
+    views = [of_features(features, view) for features, view in zip(found, whole, strict=True)]
+    head, stored = on_features(model, views[0]), Lesson(views[0], lesson.weights, augmented=False)
+    return model, _train_phases(settings, head, stored, views[1], context, name)
+
+
+def _train_phases(
+    settings: Classify,
+    model: ClassifyModel,
+    lesson: Lesson,
+    validation: LabelledView,
+    context: Context,
+    name: str,
+) -> dict[str, float]:
+    """Train a model, in place, by the stage's settings and by those that follow.
+
+    Returns the optimizer steps and images drawn, by which scores are compared.
+    """
+    phases = phases_of(settings, context, name)
+    first = StepBatches(phases[0].settings, lesson, model.views, context)
+    precision = compute_format(settings.training.precision, settings.training.layout)
     if settings.training.sync_batchnorm:
         synchronise_batchnorm(model.trunk, context)
     model.trunk.to(memory_format=precision.memory_format)
-    companions = _companions(model, turns, lesson)
+    companions = _companions(model, phases, lesson)
 
-    def train(turn: Turn, earlier: list[dict[str, float]]) -> list[dict[str, float]]:
-        own, batches = model._replace(companion=companions[turn.number]), first
-        if turn.number:
-            batches = StepBatches(turn.settings, lesson, own.views, turn.context)
+    def train(phase: Phase, earlier: Reports) -> Reports:
+        own, batches = model._replace(companion=companions[phase.number]), first
+        if phase.number:
+            batches = StepBatches(phase.settings, lesson, own.views, phase.context)
             batches.share_images(first)
-        return _train(own, turn, earlier, batches, validation, precision, name)
+        return _train(own, phase, earlier, batches, validation, precision, name)
 
-    return train_in_turn(turns, context, train)
+    reports = train_phases(phases, context, train)
+    drawn = sum(report.get(f"{name}/samples_per_epoch", 0.0) for report in reports)
+    steps = reports[-1][f"{name}/steps"] if reports else 0.0
+    return {"classify_steps": steps, "classify_samples": drawn}
 
 
-def _companions(model: Model, turns: Sequence[Turn], lesson: Lesson) -> list[Companion | None]:
+def _companions(
+    model: ClassifyModel, phases: Sequence[Phase], lesson: Lesson
+) -> list[ContrastiveModule | None]:
     """Return what each training's loss trains beside the model; the same loss goes on with it."""
     found = [model.companion]
-    for before, turn in pairwise(turns):
-        if turn.settings.loss == before.settings.loss:
+    sizes = model.trunk.num_features, lesson.view.num_classes
+    for before, phase in pairwise(phases):
+        if phase.settings.loss == before.settings.loss:
             found.append(found[-1])
-            continue
-        with ambient_rng(turn.context.generator("classify", "companion")):
-            new = turn.settings.loss.build(model.trunk.num_features, lesson.view.num_classes)
-        found.append(new and new.to(turn.context.device))
+        else:
+            found.append(build_companion(phase.settings, *sizes, phase.context))
     return found
 
 
 def _train(
-    model: Model,
-    turn: Turn,
-    earlier: list[dict[str, float]],
+    model: ClassifyModel,
+    phase: Phase,
+    earlier: Reports,
     batches: StepBatches,
     validation: LabelledView,
-    precision: Precision,
+    precision: ComputeFormat,
     name: str,
-) -> list[dict[str, float]]:
-    """Train a model by the settings of one turn."""
-    settings, context = turn.settings, turn.context
-    dtype, layout = precision
-    on_device = {"class_counts": batches.counts.to(context.device)}
-    ways = (0, 1) if settings.branches.trunk_ending else (None, None)
-
-    def batch_loss(pair: tuple[Batch, Batch | None], progress: float) -> Tensor:
-        first, second = pair
-        images = first.images.contiguous(memory_format=layout)
-        given: dict[str, Any] = {"images": images, "labels": first.labels, "progress": progress}
-        given |= on_device
-        mix = _mix(model, settings.mixing, given, batches.mixing)
-        given |= {"mix": mix, "features": _features(model.trunk, images, mix, branch=ways[0])}
-        if second is not None:
-            images = second.images.contiguous(memory_format=layout)
-            given["second_features"] = _features(model.trunk, images, None, branch=ways[1])
-            given["second_labels"] = second.labels
-        joined: Joined = settings.branches.supplied(given)
-        model.mean.mul_(MEAN_MOMENTUM).add_(joined.observed.float().mean(0))
-        return _objective(model, settings.loss, joined, given, context)
+) -> Reports:
+    """Train a model by the settings of one phase."""
+    settings, context = phase.settings, phase.context
 
     def epoch_batches(epoch: int) -> Iterator[tuple[Batch, Batch | None]]:
-        model.trunk.train()
+        training_mode(model.trunk)
         model.head.train()
+        model.forget_hits()
         if model.companion is not None:
             model.companion.start_epoch()
         return batches.epoch(epoch)
 
+    def after_epoch(epoch: int) -> dict[str, float]:
+        found = {
+            "samples_per_epoch": float(batches.length(epoch)),
+            "trainable_share": model.trainable_share,
+            "train_accuracy": model.train_accuracy(),
+            # None: the recipe gives every image to the training
+            "validation_accuracy": validation_accuracy(model, validation, context.device),
+        }
+        return {f"{name}/{key}": value for key, value in found.items() if value is not None}
+
     reports = fit(
-        [Group([p for part in model.modules().values() for p in part.parameters()])],
+        model.groups(),
         epoch_batches=epoch_batches,
         steps_per_epoch=batches.steps,
-        batch_loss=batch_loss,
+        batch_loss=StepLoss(model, settings, batches, precision.memory_format, context),
         training=settings.training,
         context=context,
         stage=name,
-        dtype=dtype,
-        after_epoch=lambda epoch: {
-            f"{name}/samples_per_epoch": float(batches.length(epoch)),
-            **validate(model, validation, context, name),
-        },
-        kept=Kept(
+        dtype=precision.dtype,
+        after_epoch=after_epoch,
+        state=TrainingState(
             model.modules(),
-            {"mean": model.mean},
-            name=turn.name,
-            phase=partial(step_phase, settings),
+            {"mean": model.mean, "hits": model.hits},
+            name=phase.name,
+            trunk=None if settings.branches.trunk_ending else model.trunk,
             earlier=earlier,
         ),
     )
     model.trunk.eval()
     model.head.eval()
     return reports
-
-
-def step_phase(settings: Classify, progress: float) -> Hashable | None:
-    """Return what of a step depends on progress (see `Kept`); mixtures are drawn on the CPU."""
-    plain = settings.mixing.name == "none" and settings.branches.name == "none"
-    return settings.loss.phase(progress) if plain else None
-
-
-def _check_activation(model: Model, view: LabelledView, context: Context) -> None:
-    """Look at one image, so that a model without activation maps is refused before training."""
-    image = torch.from_numpy(view.images[view.indices[:1]]).permute(0, 3, 1, 2)
-    label = torch.from_numpy(view.labels[:1])
-    class_activation(model.trunk, model.head, image.to(context.device), label.to(context.device))
-
-
-def _mix(
-    model: Model, mixing: Mixer, given: dict[str, Any], generator: torch.Generator
-) -> Mix | None:
-    """Return how a batch is mixed; ``given`` has its images and labels."""
-    seen = partial(class_activation, model.trunk, model.head, given["images"], given["labels"])
-    mix: Mix | None = mixing.supplied({**given, "class_activation": seen, "generator": generator})
-    return mix
-
-
-def iterations(reports: list[dict[str, float]], name: str) -> dict[str, float]:
-    """Return optimiser steps and images drawn in all, which scores are to be compared by."""
-    drawn = sum(report.get(f"{name}/samples_per_epoch", 0.0) for report in reports)
-    steps = reports[-1][f"{name}/steps"] if reports else 0.0
-    return {"classify_steps": steps, "classify_samples": drawn}
-
-
-def _branched(backbone: Backbone, settings: Classify, context: Context) -> tuple[Trunk, str]:
-    """Return the trunk and the name of its architecture, with the branches that are asked for."""
-    trunk, architecture = from_artifact(backbone), backbone.architecture
-    ending = settings.branches.trunk_ending or settings.head.trunk_ending
-    if ending and not architecture.endswith(f"+{ending}"):
-        architecture = f"{architecture}+{ending}"
-        draws = context.generator("classify", "branches")
-        trunk = branch_trunk(trunk, architecture, generator=draws)
-    return trunk.to(context.device), architecture
-
-
-def _features(trunk: Trunk, images: Tensor, mix: Mix | None, *, branch: int | None) -> Tensor:
-    """Return the features of a batch, mixed where ``mix`` says, or those of one branch."""
-    if branch is not None:
-        return trunk.forward_branch(images, branch)
-    return mixed_features(trunk, images, mix)
-
-
-def _objective(
-    model: Model, loss: Loss, joined: Joined, given: dict[str, Any], context: Context
-) -> Tensor:
-    """Return the loss of a step; ``given`` has labels and what goes with them."""
-    features, labels = joined.features, joined.labels
-    available = {**given, "features": features, "labels": labels, "logits": model.head(features)}
-    if isinstance(model.head, ExpertsHead):
-        available["expert_logits"] = model.head.each(features)
-    if model.companion is not None:
-        available |= _compared(model.companion, joined, available, context)
-    value = mixed_loss(loss, available, given["mix"])
-    if joined.share == 1.0:
-        return value
-    other = mixed_loss(loss, {**available, "labels": joined.second_labels}, None)
-    return joined.share * value + (1 - joined.share) * other
-
-
-def _compared(
-    companion: Companion, joined: Joined, own: dict[str, Any], context: Context
-) -> dict[str, Tensor]:
-    """Return what a loss that compares samples gets: the rows of all workers, on each of them."""
-    whole = {name: gathered(own[name], context) for name in ("logits", "features", "labels")}
-    labels = gathered(joined.compared_labels, context)
-    projections = gathered(companion(joined.compared), context)
-    return {**whole, **companion.supply(projections, labels), "projection_labels": labels}
-
-
-@torch.no_grad()
-def _logits(model: Model, view: LabelledView | ImageView, context: Context) -> Tensor:
-    """Return the logits of a whole view on the CPU, without augmentation."""
-    model.head.eval()
-    features = extract_features(model.trunk, view, device=context.device)
-    logits: Tensor = model.head(features.to(context.device))
-    return logits.cpu()
-
-
-def validate(model: Model, view: LabelledView, context: Context, name: str) -> dict[str, float]:
-    """Return the mean of per-class accuracies on a labelled view."""
-    correct = (_logits(model, view, context).argmax(1).numpy() == view.labels).astype(float)
-    per_class = [
-        correct[view.labels == c].mean()
-        for c in range(view.num_classes)
-        if (view.labels == c).any()
-    ]
-    if not per_class:  # a recipe that gives every image to the training
-        return {}
-    return {f"{name}/validation_accuracy": float(sum(per_class) / len(per_class))}

@@ -1,4 +1,4 @@
-"""Stage 6: clusters and pseudo-labels for the pool samples that the model does not know."""
+"""Stage `discover`: clusters and pseudo-labels of the pool samples that were called unknown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.artifacts import Features, LabelledView, PoolLabels, PoolSelection, PseudoLabels
-from trainables.clustering import estimate_num_clusters, known_quality
+from trainables.artifacts import (
+    Features,
+    LabelledView,
+    PoolLabels,
+    PoolSelection,
+    PseudoLabels,
+    StreamFeatures,
+)
 from trainables.context import Context
 from trainables.experiment import Discover
-from trainables.placement import placed
+from trainables.features.clustering import estimate_num_clusters, known_quality
+from trainables.functional.to_device import to_device
 
 PROVIDES = {
     "clusterer": frozenset({"features", "labels", "num_clusters", "generator"}),
@@ -22,7 +29,7 @@ PROVIDES = {
 
 
 class Discovered(NamedTuple):
-    """What the stage gives."""
+    """Artifact of the stage."""
 
     pseudo_labels: PseudoLabels
 
@@ -31,26 +38,26 @@ def run(
     settings: Discover,
     *,
     features: Features,
+    stream_features: StreamFeatures,
     known_train: LabelledView,
     validation_known: LabelledView,
     pool_selection: PoolSelection,
     pool_labels: PoolLabels | None = None,
     context: Context,
 ) -> Discovered:
-    """Cluster the selected pool samples together with the labelled known ones.
+    """Cluster the selected pool samples together with the labelled samples of known classes.
 
-    Known validation samples are clustered with them, their labels hidden: how well they come out
-    is the quality that is reported (labelled samples may be fixed to their class).
-    ``pool_labels`` is handed over to an ``oracle`` pseudo-labeler only, an upper bound that
-    promotion refuses. An empty selection gives no clusters and no labels. Distances are computed
-    on the context's device.
+    Known validation samples are clustered too, with hidden labels. The reported quality is the
+    clustering accuracy on them, because a clusterer may fix labelled samples to their class. Only
+    an ``oracle`` pseudo-labeler, an upper bound that promotion refuses, gets ``pool_labels``. An
+    empty selection gives no clusters and no labels. Distances are computed on the context's device.
     """
     positions = pool_selection.positions
     if len(positions) == 0:
         empty = torch.zeros(0, dtype=torch.int64)
         return Discovered(PseudoLabels(empty, empty, torch.zeros(0), 0, {}))
-    features = placed(features._replace(pool=features.pool[positions]), context.device)
-    known, probe, pool = features.known_train, features.validation_known, features.pool
+    parts = (*features, stream_features.pool[positions])
+    known, probe, pool = (part.to(context.device) for part in parts)
     both = torch.cat([known, probe, pool])
     hidden = torch.full((len(probe) + len(pool),), -1)
     labels = torch.cat([torch.from_numpy(known_train.labels), hidden]).to(context.device)
@@ -73,25 +80,25 @@ def run(
     if pool_labels is not None:
         available["pool_labels"] = torch.from_numpy(pool_labels.labels)[positions]
         num_new = pool_labels.num_novel
-    given, weights = placed(
-        settings.pseudo_labeler.supplied(placed(available, context.device)), "cpu"
+    assigned, weights = to_device(
+        settings.pseudo_labeler.call_with(to_device(available, context.device)), "cpu"
     )
-    given, weights, num_new = _drop_empty(given, weights, known_train.num_classes, num_new)
+    assigned, weights, num_new = _drop_empty(assigned, weights, known_train.num_classes, num_new)
     oracle = settings.pseudo_labeler.oracle
-    return Discovered(PseudoLabels(positions, given, weights, num_new, quality, oracle))
+    return Discovered(PseudoLabels(positions, assigned, weights, num_new, quality, oracle))
 
 
 def _num_new(
     settings: Discover, features: Tensor, labels: Tensor, pool_size: int, context: Context
 ) -> int:
-    """Return the stated number of new clusters, or an estimate of it; at most one per sample."""
-    if settings.num_clusters is not None:
-        return min(settings.num_clusters, pool_size)
+    """Return the configured or estimated number of new clusters, at most one per pool sample."""
+    if settings.num_new_clusters is not None:
+        return min(settings.num_new_clusters, pool_size)
     estimate = estimate_num_clusters(
         settings.clusterer,
         features=features,
         labels=labels,
-        max_new=min(settings.max_clusters, pool_size),
+        max_new=min(settings.max_new_clusters, pool_size),
         generator=context.generator("discover", "estimate"),
     )
     return estimate.num_new
@@ -100,7 +107,7 @@ def _num_new(
 def _drop_empty(
     labels: Tensor, weights: Tensor, num_known: int, num_new: int
 ) -> tuple[Tensor, Tensor, int]:
-    """Renumber new clusters so that each one left has a sample of positive weight."""
+    """Drop new clusters without a sample of positive weight, and renumber the others."""
     used = labels[(weights > 0) & (labels >= num_known)].unique()
     lookup = torch.full((num_known + max(num_new, 1),), -1, dtype=torch.int64)
     lookup[:num_known] = torch.arange(num_known)

@@ -1,4 +1,4 @@
-"""Stage 8: what came out, measured on held-out views that no other stage is handed."""
+"""Stage `evaluate`: metrics on held-out views, which no other stage gets."""
 
 from __future__ import annotations
 
@@ -13,34 +13,43 @@ from trainables.artifacts import (
     Classifier,
     Evaluation,
     Features,
+    HeldOutFeatures,
+    ImageView,
     LabelledView,
     PoolLabels,
     PoolSelection,
     PseudoLabels,
     Scorer,
 )
-from trainables.backbone import extract_features, from_artifact
 from trainables.context import Context
 from trainables.experiment import Evaluate
+from trainables.features.predict import calibrated, confidence, head_module, predict_logits
+from trainables.functional.to_device import to_device
+from trainables.inference.judge import UNKNOWN, ModelAnswers, Truth, judge, right_answers
 from trainables.methods.metrics import Metric
 from trainables.methods.metrics.accuracy import size_bands
-from trainables.placement import placed
-from trainables.predict import calibrated, confidence, head_module, predict_logits
-from trainables.routed_experts import RoutedExpertsHead, mean_experts_used
+from trainables.models.backbone import from_artifact
+from trainables.models.routed_experts import RoutedExpertsHead, mean_experts_used
+from trainables.weights.provenance import is_known, saw_labels_of
 
 PROVIDES: dict[str, frozenset[str]] = {}
 
 
 class Evaluated(NamedTuple):
-    """What the stage gives."""
+    """Artifact of the stage."""
 
     evaluation: Evaluation
 
 
-class _Held(NamedTuple):
-    """Held-out known samples, then novel ones: true labels, the old model's calibrated logits.
+LOOKED_UP = {
+    "metrics": ("accuracy", "calibration", "clustering", "features", "open_set", "prior_shift")
+}
 
-    ``known [N]`` marks the known ones.
+
+class _HeldOutOutputs(NamedTuple):
+    """Labels and calibrated outputs of the model before the update, on known then new samples.
+
+    ``known [N]`` marks samples of known classes.
     """
 
     features: Tensor
@@ -60,27 +69,43 @@ def run(
     scorer: Scorer,
     pool_selection: PoolSelection,
     pseudo_labels: PseudoLabels,
-    updated_backbone: Backbone,
     updated_classifier: Classifier,
+    updated_scorer: Scorer,
     held_out_known: LabelledView,
     held_out_novel: LabelledView,
+    held_out_unknown: LabelledView,
+    held_out_features: HeldOutFeatures,
     pool_labels: PoolLabels,
+    known_train: LabelledView,
+    withheld: ImageView,
     context: Context,
 ) -> Evaluated:
-    """Measure the classifier, its confidence, the pool, the pseudo-labels and the updated model.
+    """Evaluate the classifier, its confidence, the pool, the pseudo-labels and the updated model.
 
-    Directions: every metric is higher = better, but for ``calibration/*``, ``fpr_*`` and
-    ``forgetting``. Metrics whose value is undefined (an empty band, no novel sample) are left out.
+    ``evaluate/first/...`` and ``evaluate/updated/...`` judge the model before and the model after
+    the update as the model that answers (`trainables.inference.judge`); the other metrics of
+    classifier and confidence are of the first one. Higher is better for all metrics except
+    ``calibration/*``, ``fpr_*``, ``false_alarm`` and ``forgetting``. Undefined metrics (an empty
+    band, no new samples) are left out.
     """
-    views = (held_out_known, held_out_novel)
-    held = _held_out(backbone, classifier, scorer, views, context)
     truth = torch.from_numpy(pool_labels.labels)
     num_known = pool_labels.num_known
     mapping = majority_classes(pseudo_labels, truth, num_known, pool_labels.num_novel)
-    seen = held.features  # an update that left the trunk alone sees the same
-    if not _same_trunk(backbone, updated_backbone):
-        seen = _features(updated_backbone, views, context)
-    predicted = mapping[_logits(updated_classifier, seen, context).argmax(1)]
+    views = (held_out_known, held_out_novel)
+    held_out = _truth(settings, classifier, views, len(held_out_unknown.labels))
+    before, after = held_out_features
+    first = _answers(classifier, scorer, before, mapping[:num_known], context)
+    after = after if len(after) else before  # the update left the trunk as it was
+    updated = _answers(updated_classifier, updated_scorer, after, mapping, context)
+    rows = held_out.labels != UNKNOWN
+    held = _HeldOutOutputs(
+        before[rows],
+        held_out.labels[rows],
+        held_out.labels[rows] < num_known,
+        first.logits[rows],
+        first.confidence[rows],
+    )
+    predicted = updated.predicted[rows]
     validation = calibrated(scorer, _logits(classifier, features.validation_known, context))
     parts = {
         **_known_metrics(settings, classifier, held),
@@ -91,39 +116,66 @@ def run(
         **_pool_metrics(pool_selection, truth, num_known),
         **_discovery_metrics(pseudo_labels, truth, num_known),
         **_update_metrics(held, predicted, num_known),
+        **_judged(first, updated, held_out),
         "oracle": float(pseudo_labels.oracle or classifier.oracle),
-        "leaked_pretraining": float(backbone.pretrained_on not in ("", "nothing")),
+        "leaked_pretraining": float(saw_labels_of(backbone, [withheld], known_train)),
+        "unknown_pretraining": float(not is_known(backbone.pretrained_on)),
     }
     metrics = {f"evaluate/{name}": float(value) for name, value in parts.items()}
     finite = {name: value for name, value in metrics.items() if value == value}
-    arrays = _arrays(classifier, scorer, held, predicted, num_known + pool_labels.num_novel)
-    return Evaluated(Evaluation(finite, arrays))
+    arrays = _arrays(
+        settings, classifier, scorer, held, predicted, num_known + pool_labels.num_novel
+    )
+    for name, answers in (("first", first), ("updated", updated)):
+        arrays[f"{name}_right"] = right_answers(answers, held_out.labels, num_known)[rows]
+    return Evaluated(Evaluation(finite, {**arrays, "cluster_classes": mapping[num_known:]}))
 
 
-def _held_out(
-    backbone: Backbone,
-    classifier: Classifier,
-    scorer: Scorer,
-    views: tuple[LabelledView, LabelledView],
-    context: Context,
-) -> _Held:
-    features = _features(backbone, views, context)
+def _truth(
+    settings: Evaluate, classifier: Classifier, views: tuple[LabelledView, ...], unknown: int
+) -> Truth:
+    """Return the labels of the held-out images and the bands of the classes."""
+    labels = [torch.from_numpy(view.labels) for view in views]
+    return Truth(
+        torch.cat([*labels, torch.full((unknown,), UNKNOWN)]),
+        classifier.class_counts,
+        settings.many_above,
+        settings.few_below,
+        settings.bins,
+    )
+
+
+def _answers(
+    classifier: Classifier, scorer: Scorer, features: Tensor, classes: Tensor, context: Context
+) -> ModelAnswers:
+    """Return a model's calibrated outputs for the held-out samples."""
     logits = calibrated(scorer, _logits(classifier, features, context))
-    there = {"features": features, "logits": logits, "class_counts": classifier.class_counts}
-    sureness = confidence(placed(scorer, context.device), **placed(there, context.device)).cpu()
-    labels = torch.cat([torch.from_numpy(view.labels) for view in views])
-    known = torch.arange(len(labels)) < len(views[0].labels)
-    return _Held(features, labels, known, logits, sureness)
+    outputs = {"features": features, "logits": logits, "class_counts": classifier.class_counts}
+    confidences = confidence(
+        to_device(scorer, context.device), **to_device(outputs, context.device)
+    ).cpu()
+    return ModelAnswers(logits, confidences, scorer.threshold, classes)
+
+
+def _judged(first: ModelAnswers, updated: ModelAnswers, truth: Truth) -> dict[str, float]:
+    """Return the metrics of both models as the model that answers, and what the update forgets."""
+    before, after = judge(first, truth), judge(updated, truth)
+    before["forgetting"] = 0.0
+    after["forgetting"] = before["accuracy/balanced"] - after["accuracy/balanced"]
+    found = {f"first/{name}": value for name, value in before.items()}
+    return found | {f"updated/{name}": value for name, value in after.items()}
 
 
 def _measure(name: str, available: dict[str, object]) -> dict[str, float]:
-    """Call one metric of the shelf with default settings."""
-    values: dict[str, float] = Metric.lookup(name)().supplied(available)
+    """Call a metric with default settings."""
+    values: dict[str, float] = Metric.lookup(name)().call_with(available)
     return values
 
 
-def _known_metrics(settings: Evaluate, classifier: Classifier, held: _Held) -> dict[str, float]:
-    """Accuracy per band and calibration on the held-out known samples."""
+def _known_metrics(
+    settings: Evaluate, classifier: Classifier, held: _HeldOutOutputs
+) -> dict[str, float]:
+    """Return accuracy by band and calibration on the held-out known samples."""
     logits, labels = held.logits[held.known], held.labels[held.known]
     available = {
         "logits": logits,
@@ -133,13 +185,13 @@ def _known_metrics(settings: Evaluate, classifier: Classifier, held: _Held) -> d
         "few_below": settings.few_below,
     }
     calibration = Metric.lookup("calibration").model_validate({"bins": settings.bins})
-    return {**_measure("accuracy", dict(available)), **calibration.supplied(available)}
+    return {**_measure("accuracy", dict(available)), **calibration.call_with(available)}
 
 
 def _prior_metrics(
-    classifier: Classifier, held: _Held, validation: Tensor, view: LabelledView
+    classifier: Classifier, held: _HeldOutOutputs, validation: Tensor, view: LabelledView
 ) -> dict[str, float]:
-    """Accuracy where the test has a long tail too; the validation view tells the held prior."""
+    """Return accuracies under shifted test priors; validation logits estimate the held prior."""
     available: dict[str, object] = {
         "logits": held.logits[held.known],
         "labels": held.labels[held.known],
@@ -151,23 +203,23 @@ def _prior_metrics(
 
 
 def _cost(
-    settings: Evaluate, backbone: Backbone, classifier: Classifier, held: _Held
+    settings: Evaluate, backbone: Backbone, classifier: Classifier, held: _HeldOutOutputs
 ) -> dict[str, float]:
-    """What a score has to be compared by: the network's size, how much of it answers, training."""
+    """Return the cost of a model: number of parameters, experts used, and training iterations."""
     trunk, head = from_artifact(backbone), head_module(classifier)
-    spent = dict(classifier.training)
-    spent["parameters"] = sum(p.numel() for part in (trunk, head) for p in part.parameters())
+    costs = dict(classifier.train_cost)
+    costs["parameters"] = sum(p.numel() for part in (trunk, head) for p in part.parameters())
     if isinstance(head, RoutedExpertsHead):
         bands = size_bands(classifier.class_counts, settings.many_above, settings.few_below)
         known = held.known
-        spent |= mean_experts_used(head, held.features[known], held.labels[known], bands)
-    return {f"cost/{name}": float(value) for name, value in spent.items()}
+        costs |= mean_experts_used(head, held.features[known], held.labels[known], bands)
+    return {f"cost/{name}": float(value) for name, value in costs.items()}
 
 
 def _novelty_metrics(
-    settings: Evaluate, classifier: Classifier, scorer: Scorer, held: _Held
+    settings: Evaluate, classifier: Classifier, scorer: Scorer, held: _HeldOutOutputs
 ) -> dict[str, float]:
-    """How well confidence separates known from novel samples, and what the threshold does."""
+    """Return the separation of known and new samples by confidence, and threshold metrics."""
     available: dict[str, object] = {
         "confidence": held.confidence,
         "known": held.known,
@@ -183,14 +235,14 @@ def _novelty_metrics(
 
 
 def _pool_metrics(selection: PoolSelection, truth: Tensor, num_known: int) -> dict[str, float]:
-    """Size of the selection, the share that is really novel, and the unrelated contamination."""
+    """Return the selection's size, its precision and recall of new samples, unrelated fraction."""
     chosen = truth[selection.positions]
     size, novel = len(chosen), int((truth >= num_known).sum())
-    found = int((chosen >= num_known).sum())
+    selected_novel = int((chosen >= num_known).sum())
     return {
         "pool/size": size,
-        "pool/precision": found / size if size else float("nan"),
-        "pool/recall": found / novel if novel else float("nan"),
+        "pool/precision": selected_novel / size if size else float("nan"),
+        "pool/recall": selected_novel / novel if novel else float("nan"),
         "pool/unrelated": float((chosen < 0).float().mean()) if size else float("nan"),
     }
 
@@ -198,18 +250,18 @@ def _pool_metrics(selection: PoolSelection, truth: Tensor, num_known: int) -> di
 def _discovery_metrics(
     pseudo_labels: PseudoLabels, truth: Tensor, num_known: int
 ) -> dict[str, float]:
-    """Clustering accuracy of the kept pseudo-labels against the truth of related samples."""
+    """Return the clustering accuracy of pseudo-labels of positive weight, on related samples."""
     kept = pseudo_labels.weights > 0
     true = truth[pseudo_labels.positions][kept]
-    given = pseudo_labels.labels[kept]
+    assigned = pseudo_labels.labels[kept]
     report = {f"discover/{name}": value for name, value in pseudo_labels.quality.items()}
-    report["discover/num_clusters"] = pseudo_labels.num_clusters
+    report["discover/num_new_clusters"] = pseudo_labels.num_new_clusters
     report["discover/kept"] = int(kept.sum())
-    report["discover/unrelated_kept"] = float((true < 0).float().mean()) if len(true) else 0.0
+    report["discover/unrelated_kept"] = float((true < 0).float().mean())  # NaN: nothing was kept
     related = true >= 0
     if bool(related.any()):
         available: dict[str, object] = {
-            "assignments": given[related],
+            "assignments": assigned[related],
             "labels": true[related],
             "num_known": num_known,
         }
@@ -220,19 +272,19 @@ def _discovery_metrics(
 def majority_classes(
     pseudo_labels: PseudoLabels, truth: Tensor, num_known: int, num_novel: int
 ) -> Tensor:
-    """Name each output of the updated model: ``[C + clusters]`` class ids, -1 = no class.
+    """Return the class id of each output of the updated model, ``[C + clusters]``, -1 for none.
 
-    Known outputs keep their class. New clusters are matched one to one with new classes so that
-    most pool samples agree (Hungarian); clusters without a class count as wrong everywhere. The
-    matching is read off the pool and applied to the held-out samples: a person who names clusters
-    sees the pool too.
+    Known outputs keep their class. New clusters are matched one to one with new classes by the
+    Hungarian algorithm on the pool samples; predictions of a cluster without a class are wrong. The
+    matching on the pool is applied to the held-out samples, because an expert who names clusters
+    sees the pool, too.
     """
-    names = torch.full((num_known + pseudo_labels.num_clusters,), -1, dtype=torch.int64)
+    names = torch.full((num_known + pseudo_labels.num_new_clusters,), -1, dtype=torch.int64)
     names[:num_known] = torch.arange(num_known)
     kept = (pseudo_labels.weights > 0) & (pseudo_labels.labels >= num_known)
     true = truth[pseudo_labels.positions][kept] - num_known
     cluster = pseudo_labels.labels[kept] - num_known
-    overlap = torch.zeros(pseudo_labels.num_clusters, num_novel, dtype=torch.int64)
+    overlap = torch.zeros(pseudo_labels.num_new_clusters, num_novel, dtype=torch.int64)
     novel = true >= 0
     overlap.index_put_((cluster[novel], true[novel]), torch.tensor(1), accumulate=True)
     rows, columns = linear_sum_assignment(overlap.numpy(), maximize=True)
@@ -240,32 +292,14 @@ def majority_classes(
     return names
 
 
-def _features(
-    backbone: Backbone, views: tuple[LabelledView, LabelledView], context: Context
-) -> Tensor:
-    """Return the features of both held-out views, one after the other."""
-    trunk = from_artifact(backbone).to(context.device)
-    return torch.cat([extract_features(trunk, view, device=context.device) for view in views])
-
-
 def _logits(classifier: Classifier, features: Tensor, context: Context) -> Tensor:
-    """Return a classifier's logits, computed on the context's device, on the CPU."""
+    """Compute a classifier's logits on the context's device and return them on the CPU."""
     device = context.device
-    return predict_logits(placed(classifier, device), features.to(device)).cpu()
+    return predict_logits(to_device(classifier, device), features.to(device)).cpu()
 
 
-def _same_trunk(one: Backbone, other: Backbone) -> bool:
-    """Say whether two trunks are equal bit by bit."""
-    return (
-        one.architecture == other.architecture
-        and one.image_size == other.image_size
-        and one.state.keys() == other.state.keys()
-        and all(torch.equal(value, other.state[name]) for name, value in one.state.items())
-    )
-
-
-def _update_metrics(held: _Held, predicted: Tensor, num_known: int) -> dict[str, float]:
-    """All-class accuracy (mean over classes) after the update, by part, and forgetting."""
+def _update_metrics(held: _HeldOutOutputs, predicted: Tensor, num_known: int) -> dict[str, float]:
+    """Return the mean class accuracy after the update (all, known, new classes), and forgetting."""
     correct = (predicted == held.labels).float()
     classes = held.labels.unique()
     per_class = torch.stack([correct[held.labels == c].mean() for c in classes])
@@ -277,14 +311,20 @@ def _update_metrics(held: _Held, predicted: Tensor, num_known: int) -> dict[str,
         "update/accuracy/known": float(per_class[known].mean()),
         "update/accuracy/novel": float(per_class[novel].mean()),
         "update/forgetting": float(before_known - per_class[known].mean()),
-        "update/without": float(before_known * known.float().mean()),
+        "update/accuracy_before": float(before_known * known.float().mean()),
     }
 
 
 def _arrays(
-    classifier: Classifier, scorer: Scorer, held: _Held, predicted: Tensor, num_classes: int
+    settings: Evaluate,
+    classifier: Classifier,
+    scorer: Scorer,
+    held: _HeldOutOutputs,
+    predicted: Tensor,
+    num_classes: int,
 ) -> dict[str, Tensor]:
-    """Return what figures are drawn from."""
+    """Return the arrays that figures are drawn from, and the answer to each held-out image."""
+    bands = size_bands(classifier.class_counts, settings.many_above, settings.few_below)
     known = held.known
     labels, logits = held.labels[known], held.logits[known]
     size = len(classifier.class_counts)
@@ -296,11 +336,16 @@ def _arrays(
     return {
         "confusion": confusion,
         "updated_confusion": updated,
-        "class_accuracy": confusion.diagonal() / confusion.sum(1).clamp(min=1),
+        "class_accuracy": confusion.diagonal() / confusion.sum(1),  # NaN without a sample
         "class_counts": classifier.class_counts,
         "confidence_known": held.confidence[known],
         "confidence_novel": held.confidence[~known],
         "threshold": torch.tensor(scorer.threshold),
         "probability": logits.softmax(1).amax(1),
         "correct": logits.argmax(1) == labels,
+        "labels": held.labels,
+        "predicted": held.logits.argmax(1),
+        "updated": predicted,
+        "confidence": held.confidence,
+        "band": torch.stack([bands[name] for name in ("many", "medium", "few")]).int().argmax(0),
     }

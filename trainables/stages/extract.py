@@ -1,23 +1,25 @@
-"""Stage 3: features of every open view under the trained trunk, once for all that follows."""
+"""Stage `extract`: features of every open view under the trained trunk, cached for later stages."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from trainables.artifacts import Backbone, Features, ImageView, LabelledView
-from trainables.backbone import extract_features, from_artifact, to_artifact
-from trainables.batchnorm import shift_batchnorm
+from trainables.artifacts import Backbone, Features, ImageView, LabelledView, StreamFeatures
 from trainables.context import Context
 from trainables.experiment import Extract
+from trainables.features.batchnorm import shift_batchnorm
+from trainables.models.backbone import extract_views, from_artifact, to_artifact
+from trainables.weights.provenance import is_frozen
 
 PROVIDES: dict[str, frozenset[str]] = {"shift_augmentation": frozenset({"images", "generator"})}
 
 
 class Extracted(NamedTuple):
-    """What the stage gives: the trunk too, whose batch norm may have been shifted."""
+    """Artifacts of the stage; the trunk's batch norm may have been shifted."""
 
     backbone: Backbone
     features: Features
+    stream_features: StreamFeatures
 
 
 def run(
@@ -42,12 +44,10 @@ def run(
             augmentation=settings.shift_augmentation,
             device=context.device,
         )
-        backbone = to_artifact(
-            trunk, backbone.architecture, backbone.image_size, backbone.pretrained_on
-        )
+        backbone = to_artifact(trunk, backbone.architecture, backbone.image_size, before=backbone)
     views = (known_train, validation_known, validation_novel, pool)
-    parts = [
-        extract_features(trunk, view, device=context.device, batch_size=settings.batch_size).cpu()
-        for view in views
-    ]
-    return Extracted(backbone, Features(*parts))
+    store = context.features if is_frozen(backbone) and settings.batchnorm == "frozen" else None
+    parts = extract_views(
+        trunk, views, context=context, batch_size=settings.batch_size, store=store
+    )
+    return Extracted(backbone, Features(*parts[:2]), StreamFeatures(*parts[2:]))

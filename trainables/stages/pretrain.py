@@ -1,25 +1,27 @@
-"""Stage 1: a trunk, from random weights, a checkpoint, or learned without labels."""
+"""Stage `pretrain`: a trunk with random, pretrained or self-supervised weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainables.artifacts import Backbone, LabelledView
-from trainables.backbone import Trunk, build_trunk, to_artifact
 from trainables.context import Context, ambient_rng
-from trainables.distributed import gathered, share_of_batch, synchronise_batchnorm
-from trainables.errors import ConfigError
+from trainables.data.loader import Loader
 from trainables.experiment import Pretrain
-from trainables.loader import Loader
-from trainables.loop import Group, Kept, choose_precision, fit, num_steps
 from trainables.methods.pretrainers import Pretrainer
-from trainables.momentum_keys import MomentumKeys
+from trainables.models.backbone import Trunk, build_trunk, to_artifact
+from trainables.models.precision import compute_format
+from trainables.training.distributed import gathered, share_of_batch, synchronise_batchnorm
+from trainables.training.loop import ParamGroup, TrainingState, fit, num_steps
+from trainables.training.momentum_encoder import MomentumKeys
+from trainables.weights.pooling import with_pooling
+from trainables.weights.pretrained import Weights, find_weights
+from trainables.weights.provenance import Origin
 
 PROVIDES: dict[str, frozenset[str]] = {
     "method": frozenset(
@@ -31,10 +33,11 @@ PROVIDES: dict[str, frozenset[str]] = {
 OUTPUTS = {1: ("logits",), 2: ("first_projections", "second_projections")}  # by views
 
 
-class _Asked(NamedTuple):
-    """Images of all views of a batch, and what is asked about them if anything is.
+class _PretextBatch(NamedTuple):
+    """Images of all views of a batch, and the targets of a pretext task.
 
-    ``order`` is a permutation of the images of all workers, alike on all of them, for their keys.
+    ``order`` is a permutation of the images of all workers, the same on all workers, for MoCo's
+    shuffled keys.
     """
 
     images: Tensor
@@ -43,98 +46,85 @@ class _Asked(NamedTuple):
 
 
 class Pretrained(NamedTuple):
-    """What the stage gives."""
+    """Artifact of the stage."""
 
     backbone: Backbone
 
 
 def run(settings: Pretrain, *, known_train: LabelledView, context: Context) -> Pretrained:
-    """Build the trunk and, if the method trains, learn it from the training images alone.
+    """Build the trunk and, if the method trains, train it on the training images.
 
-    Labels of ``known_train`` are not read.
+    The labels of ``known_train`` are not used.
 
     Raises:
-        ConfigError: A checkpoint is missing or does not fit the trunk.
+        ConfigError: Pretrained weights are missing or do not fit the trunk.
     """
     image_size = int(known_train.images.shape[1])
-    method = settings.method
+    weights = find_weights(settings.backbone, settings.method, image_size)
+    architecture = trunk_architecture(settings, weights)
+    origin = Origin() if weights is None else weights.origin
     trunk = build_trunk(
-        settings.backbone,
+        architecture,
         image_size,
         generator=context.generator("pretrain", "initial"),
-        pretrained=bool(getattr(method, "timm_pretrained", False)),
-    )
-    checkpoint = str(getattr(method, "checkpoint", ""))
-    if checkpoint:
-        _load(trunk, Path(checkpoint))
-    trunk.to(context.device)
-    if method.trains:
+        weights=weights,
+    ).to(context.device)
+    if settings.method.trains:
         _train(trunk, settings, known_train, context)
-    source = str(getattr(method, "pretrained_on", ""))
-    return Pretrained(to_artifact(trunk, settings.backbone, image_size, source))
+    backbone = to_artifact(trunk, architecture, image_size)._replace(
+        pretrained_on=origin.text,
+        pretraining_images=origin.labelled,
+        pretraining_labels=origin.labels,
+        training_images=torch.empty(0, dtype=torch.int64),
+    )
+    return Pretrained(backbone)
 
 
-def _load(trunk: Trunk, path: Path) -> None:
-    """Load a checkpoint's weights into the trunk; a head's weights in it are ignored."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise ConfigError(f"pretrain.method.checkpoint: no such file: {path}")
-    state = load_file(path)
-    missing = trunk.load_state_dict(state, strict=False).missing_keys
-    if missing:
-        raise ConfigError(
-            f"pretrain.method.checkpoint: {path} lacks {len(missing)} of the trunk's "
-            f"{len(trunk.state_dict())} tensors, first {missing[0]}"
-        )
+def trunk_architecture(settings: Pretrain, weights: Weights | None) -> str:
+    """Return the text that rebuilds the trunk: that of its weights, with the recipe's pooling."""
+    architecture = settings.backbone if weights is None else weights.architecture
+    return with_pooling(architecture, settings.pooling)
 
 
 def _train(trunk: Trunk, settings: Pretrain, view: LabelledView, context: Context) -> None:
     """Train trunk and projector on random views of each image.
 
-    Two views are compared, by several workers with the images of the whole batch, not each its own
-    share, or with a queue of earlier ones; with one view the method asks a question about it.
+    Methods with two views compare the projections of all workers' images, or queries with keys and
+    a queue. Methods with one view have a pretext task.
     """
     training, method = settings.training, settings.method
     with ambient_rng(context.generator("pretrain", "projector")):
         projector = method.build(trunk.num_features).to(context.device)
     size = len(view.indices)
-    share = share_of_batch(training.batch_size, context, "pretrain")
+    local_batch_size = share_of_batch(training.batch_size, context, "pretrain")
     loader = Loader(
         view,
-        batch_size=share,
+        batch_size=local_batch_size,
         augmentation=settings.augmentation,
         views=method.views,
         device=context.device,
     )
-    dtype, layout = choose_precision(
-        trunk,
-        training,
-        image_size=int(view.images.shape[1]),
-        budget_images=method.views * size * training.epochs,
-        context=context,
-        stage="pretrain",
-    )
+    dtype, layout = compute_format(training.precision, training.layout)
     if training.sync_batchnorm:
         synchronise_batchnorm(trunk, context)
     trunk.to(memory_format=layout).train()
     encoder = torch.nn.Sequential(trunk, projector)
     keys = _momentum_keys(method, encoder, size, context)
 
-    def batch_loss(batch: _Asked, progress: float) -> Tensor:
+    def batch_loss(batch: _PretextBatch, progress: float) -> Tensor:
         images = batch.images.contiguous(memory_format=layout)
         if keys is not None and batch.order is not None:
-            return _compared_with_keys(method, encoder, keys, images, batch.order, context)
-        asked = {} if batch.targets is None else {"targets": batch.targets}
+            return _contrast_with_keys(method, encoder, keys, images, batch.order, context)
+        pretext = {} if batch.targets is None else {"targets": batch.targets}
         outputs = encoder(images)
         parts = outputs.chunk(method.views)
         if method.views == 2:
             parts = [gathered(part, context) for part in parts]
-        loss: Tensor = method(**dict(zip(OUTPUTS[method.views], parts, strict=True)), **asked)
+        loss: Tensor = method(**dict(zip(OUTPUTS[method.views], parts, strict=True)), **pretext)
         return loss
 
     fit(
-        [Group([*trunk.parameters(), *projector.parameters()])],
+        [ParamGroup([*trunk.parameters(), *projector.parameters()])],
         epoch_batches=partial(_epoch, loader, method, context),
         steps_per_epoch=num_steps(size, training.batch_size),
         batch_loss=batch_loss,
@@ -142,12 +132,14 @@ def _train(trunk: Trunk, settings: Pretrain, view: LabelledView, context: Contex
         context=context,
         stage="pretrain",
         dtype=dtype,
-        kept=_kept(trunk, projector, keys),
+        state=_training_state(trunk, projector, keys),
     )
     trunk.eval()
 
 
-def _epoch(loader: Loader, method: Pretrainer, context: Context, epoch: int) -> Iterator[_Asked]:
+def _epoch(
+    loader: Loader, method: Pretrainer, context: Context, epoch: int
+) -> Iterator[_PretextBatch]:
     """Yield this worker's batches of an epoch."""
     size = len(loader)
     positions = torch.randperm(size, generator=context.generator("pretrain", "order", epoch))
@@ -158,27 +150,27 @@ def _epoch(loader: Loader, method: Pretrainer, context: Context, epoch: int) -> 
         positions=positions, generator=draws, rank=rank, world_size=world_size
     ):
         if method.views == 1:
-            yield _Asked(*method.pretext(images=batch.images, generator=draws))
-        elif "keys" not in method.needs():
-            yield _Asked(batch.images)
+            yield _PretextBatch(*method.pretext(images=batch.images, generator=draws))
+        elif "keys" not in method.required_inputs():
+            yield _PretextBatch(batch.images)
         else:
             rows = len(batch.images) // 2 * world_size
-            yield _Asked(batch.images, order=torch.randperm(rows, generator=shuffle))
+            yield _PretextBatch(batch.images, order=torch.randperm(rows, generator=shuffle))
 
 
-def _kept(trunk: Trunk, projector: torch.nn.Module, keys: MomentumKeys | None) -> Kept:
-    """Return what the training changes; a step that shuffles and remembers is not recorded."""
+def _training_state(
+    trunk: Trunk, projector: torch.nn.Module, keys: MomentumKeys | None
+) -> TrainingState:
+    """Return the modules that training changes."""
     modules: dict[str, torch.nn.Module] = {"trunk": trunk, "projector": projector}
-    if keys is None:
-        return Kept(modules, phase=lambda progress: ())
-    return Kept({**modules, "keys": keys})
+    return TrainingState(modules if keys is None else {**modules, "keys": keys}, trunk=trunk)
 
 
 def _momentum_keys(
     method: Any, encoder: torch.nn.Module, num_images: int, context: Context
 ) -> MomentumKeys | None:
-    """Return what gives a method's keys, if it wants any; see `MoCo` for the queue's length."""
-    if "keys" not in method.needs():
+    """Return the momentum encoder of a method with keys, otherwise ``None``; see `MoCo`."""
+    if "keys" not in method.required_inputs():
         return None
     places = max(1, min(method.queue_size, num_images // 2))
     draws = context.generator("pretrain", "queue")
@@ -186,7 +178,7 @@ def _momentum_keys(
     return MomentumKeys(encoder, queue.to(context.device), momentum=method.momentum)
 
 
-def _compared_with_keys(
+def _contrast_with_keys(
     method: Pretrainer,
     encoder: torch.nn.Module,
     keys: MomentumKeys,
@@ -194,9 +186,9 @@ def _compared_with_keys(
     order: Tensor,
     context: Context,
 ) -> Tensor:
-    """Return the loss of a batch whose second views are keys; moves them and their queue."""
+    """Update the momentum encoder, and return the loss of queries with keys and queue."""
     first, second = images.chunk(2)
     keys.follow(encoder)
-    found, queue = keys(second, order=order, context=context)
-    loss: Tensor = method(queries=encoder(first), keys=found, queue=queue)
+    key_batch, queue = keys(second, order=order, context=context)
+    loss: Tensor = method(queries=encoder(first), keys=key_batch, queue=queue)
     return loss

@@ -1,4 +1,4 @@
-"""Stage 4: correct the classifier for the long tail, on frozen features."""
+"""Stage `rebalance`: correct the classifier for long-tailed training data, on frozen features."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from trainables.artifacts import (
     ImageView,
     LabelledView,
     PoolLabels,
+    StreamFeatures,
 )
-from trainables.augmented_features import AugmentedFeatures
 from trainables.context import Context
 from trainables.experiment import Rebalance
-from trainables.loop import num_steps
+from trainables.features.augmented_features import AugmentedFeatures
+from trainables.functional.to_device import to_device
 from trainables.methods.rebalancers import Rebalancer
-from trainables.placement import placed
+from trainables.training.loop import num_steps
 
 PROVIDES = {
     "method": frozenset(
-        {"classifier", "features", "labels", "class_counts", "generator"}
+        {"classifier", "features", "labels", "groups", "class_counts", "generator"}
         | {"validation_features", "validation_labels", "report", "pool_features", "pool_labels"}
         | {"augmented_pool"}
     ),
@@ -31,7 +32,7 @@ PROVIDES = {
 
 
 class Rebalanced(NamedTuple):
-    """What the stage gives."""
+    """Artifact of the stage."""
 
     classifier: Classifier
 
@@ -46,46 +47,49 @@ def run(
     pool_labels: PoolLabels | None = None,
     backbone: Backbone | None = None,
     pool: ImageView | None = None,
+    stream_features: StreamFeatures | None = None,
     context: Context,
 ) -> Rebalanced:
-    """Apply the rebalancer; the trunk is not touched (most often it is not even an input).
+    """Apply the rebalancer; the trunk does not change.
 
-    ``pool_labels`` is handed over to an ``oracle`` only, an upper bound that promotion refuses;
-    ``backbone`` and ``pool`` to a method that looks at augmented images without labels. What is
-    computed is computed on the context's device, from draws that are the same on all devices.
+    Only an ``oracle`` rebalancer, an upper bound that promotion refuses, gets ``pool_labels`` and
+    the pool's features. A method that needs augmented images without labels gets ``backbone`` and
+    ``pool``. Computations run on the context's device; random numbers are the same on all devices.
     """
-    there = placed(classifier, context.device)
+    on_device = to_device(classifier, context.device)
     available: dict[str, Any] = {
-        "classifier": there,
+        "classifier": on_device,
         "features": features.known_train,
         "labels": torch.from_numpy(known_train.labels),
-        "class_counts": there.class_counts,
+        "class_counts": on_device.class_counts,
         "generator": context.generator("rebalance"),
         "validation_features": features.validation_known,
         "validation_labels": torch.from_numpy(validation_known.labels),
         "report": context.report,
     }
-    if pool_labels is not None:
-        available["pool_features"] = features.pool
+    if known_train.groups is not None:
+        available["groups"] = torch.from_numpy(known_train.groups)
+    if pool_labels is not None and stream_features is not None:
+        available["pool_features"] = stream_features.pool
         available["pool_labels"] = torch.from_numpy(pool_labels.labels)
     if backbone is not None and pool is not None:
         available["augmented_pool"] = AugmentedFeatures(backbone, pool, device=context.device)
-    found: Classifier = settings.method.supplied(placed(available, context.device))
-    result = classifier if found is there else placed(found, "cpu")
-    if found.state is not there.state:
-        seen = len(known_train.labels) + (0 if pool_labels is None else _known(pool_labels))
-        spent = _iterations(settings.method, seen)
-        result = result._replace(training={**classifier.training, **spent})
+    rebalanced: Classifier = settings.method.call_with(to_device(available, context.device))
+    result = classifier if rebalanced is on_device else to_device(rebalanced, "cpu")
+    if rebalanced.state is not on_device.state:
+        num_samples = len(known_train.labels) + (0 if pool_labels is None else _known(pool_labels))
+        train_cost = _iterations(settings.method, num_samples)
+        result = result._replace(train_cost={**classifier.train_cost, **train_cost})
     return Rebalanced(result)
 
 
 def _known(pool_labels: PoolLabels) -> int:
-    """Return how many images of known classes are in the pool."""
+    """Return the number of images of known classes in the pool."""
     return int(((pool_labels.labels >= 0) & (pool_labels.labels < pool_labels.num_known)).sum())
 
 
 def _iterations(method: Rebalancer, num_samples: int) -> dict[str, float]:
-    """Return the steps and draws of a rebalancer that trains; nothing for one that does not."""
+    """Return the steps and samples of a rebalancer that trains, otherwise an empty dictionary."""
     epochs: int | None = getattr(method, "epochs", None)
     if epochs is None:
         return {}

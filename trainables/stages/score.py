@@ -1,4 +1,4 @@
-"""Stage 5: how sure the model is, calibrated, and which pool samples it does not know."""
+"""Stage `score`: calibrator, confidence score and threshold; pool samples called unknown."""
 
 from __future__ import annotations
 
@@ -6,68 +6,58 @@ from typing import NamedTuple
 
 import torch
 
-from trainables.artifacts import Classifier, Features, LabelledView, PoolSelection, Scorer
+from trainables.artifacts import (
+    Classifier,
+    Features,
+    LabelledView,
+    PoolSelection,
+    Scorer,
+    StreamFeatures,
+)
 from trainables.context import Context
-from trainables.experiment import Screen
-from trainables.placement import placed
-from trainables.predict import calibrated, confidence, predict_logits
+from trainables.experiment import ScoreSettings
+from trainables.features.predict import calibrated, confidence, predict_logits
+from trainables.functional.to_device import to_device
+from trainables.inference.scoring import PROVIDES, Samples, fit_scorer
 
-PROVIDES = {
-    "method": frozenset({"logits", "features", "class_counts", "state"}),
-    "threshold": frozenset({"confidence", "known"}),
-}
+__all__ = ["PROVIDES", "Scored", "run"]
 
 
 class Scored(NamedTuple):
-    """What the stage gives."""
+    """Artifacts of the stage."""
 
     scorer: Scorer
     pool_selection: PoolSelection
 
 
 def run(
-    settings: Screen,
+    settings: ScoreSettings,
     *,
     classifier: Classifier,
     features: Features,
+    stream_features: StreamFeatures,
     known_train: LabelledView,
     validation_known: LabelledView,
     context: Context,
 ) -> Scored:
     """Fit calibrator, score and threshold; call pool samples below the threshold unknown.
 
-    The calibrator is fitted on the known validation slice, the score on training features, the
-    threshold on known and novel validation samples. No pool label is involved. Logits and scores
-    are computed on the context's device; calibrator and threshold, a few numbers, on the CPU.
+    The calibrator is fitted on known validation samples, the score on training features, the
+    threshold on known validation samples and on images of new classes. If no new class is set aside
+    for it, known classes are left out in turn (`trainables.inference.scoring`). Pool labels are not
+    used.
     """
-    there = context.device
-    classifier, features = placed(classifier, there), placed(features, there)
-    counts = classifier.class_counts
-    calibrator_state = settings.calibrator.fit(
-        logits=predict_logits(classifier, features.validation_known).cpu(),
-        labels=torch.from_numpy(validation_known.labels),
+    scorer = fit_scorer(
+        (settings.calibrator, settings.method, settings.threshold),
+        classifier,
+        train=Samples(features.known_train, torch.from_numpy(known_train.labels)),
+        validation=Samples(features.validation_known, torch.from_numpy(validation_known.labels)),
+        unknown=stream_features.validation_novel,
+        device=context.device,
     )
-    state = placed(calibrator_state, there)
-    scorer = Scorer(settings.calibrator, state, settings.method, {}, float("-inf"))
-    if hasattr(settings.method, "fit"):
-        available = {
-            "features": features.known_train,
-            "logits": calibrated(scorer, predict_logits(classifier, features.known_train)),
-            "labels": torch.from_numpy(known_train.labels).to(there),
-            "class_counts": counts,
-        }
-        fitted = placed(settings.method.supplied(available, "fit"), there)
-        scorer = scorer._replace(score_state=fitted)
-
-    def sureness(view: torch.Tensor) -> torch.Tensor:
-        logits = calibrated(scorer, predict_logits(classifier, view))
-        return confidence(scorer, features=view, logits=logits, class_counts=counts).cpu()
-
-    known, novel = sureness(features.validation_known), sureness(features.validation_novel)
-    threshold = settings.threshold(
-        confidence=torch.cat([known, novel]),
-        known=torch.cat([torch.ones(len(known)), torch.zeros(len(novel))]).bool(),
-    )
-    scorer = scorer._replace(threshold=float(threshold))
-    unknown = (sureness(features.pool) < scorer.threshold).nonzero().flatten()
-    return Scored(placed(scorer, "cpu"), PoolSelection(unknown))
+    fitted, model = to_device(scorer, context.device), to_device(classifier, context.device)
+    pool = stream_features.pool.to(context.device)
+    logits = calibrated(fitted, predict_logits(model, pool))
+    sure = confidence(fitted, features=pool, logits=logits, class_counts=model.class_counts)
+    unknown = (sure.cpu() < scorer.threshold).nonzero().flatten()
+    return Scored(scorer, PoolSelection(unknown))

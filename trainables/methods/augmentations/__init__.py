@@ -1,11 +1,11 @@
-"""Shelf: augmentations. One file per method; the contract is `Augmentation`."""
+"""Augmentations, one per file; base class `Augmentation`."""
 
 from trainables.methods.method import Method
 
 
 class Augmentation(Method):
-    """A whole-batch transform, random per sample.
+    """A random transform of a batch of images, with separate random parameters for each image.
 
-    ``(*, images, generator) -> images``: uint8 ``[B, 3, H, W]`` in and out, each sample with its
-    own draw from ``generator``.
+    ``(*, images, generator) -> images``, both uint8 ``[B, 3, H, W]``; all random numbers are drawn
+    from ``generator``.
     """

@@ -1,3 +1,5 @@
+"""AutoAugment for CIFAR-10, with Cutout."""
+
 from __future__ import annotations
 
 from functools import cache
@@ -11,7 +13,7 @@ from trainables.methods.augmentations.crop_flip import CropFlip
 from trainables.methods.method import Choice
 
 STRONGEST = 9
-# Pairs of (operation, its chance, its magnitude from 0 to 9); some operations have no magnitude.
+# pairs of (operation, probability, magnitude from 0 to 9); some operations have no magnitude
 SUB_POLICIES = (
     (("invert", 0.1, 0), ("contrast", 0.2, 6)),
     (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
@@ -42,33 +44,33 @@ SUB_POLICIES = (
 
 
 class AutoAugment(Augmentation):
-    """Crop and flip, then one of the 25 sub-policies found for CIFAR-10, then Cutout.
+    """Crop and flip, then one of AutoAugment's 25 sub-policies for CIFAR-10, then Cutout.
 
-    Each sample draws a sub-policy: two operations, one after the other, each with a chance and a
-    magnitude of its own, and a sign where it has one. Then a black square hides a part of it,
-    clipped at the borders; its centre is any pixel.
+    For each image a sub-policy is drawn: two consecutive operations, each with a probability, a
+    magnitude and, where the operation has one, a random sign. Then a black square covers part of
+    the image; its center is a random pixel, and it is clipped at the borders.
 
     Args:
-        fill: Gray level, 0 to 255, that shear, translate and rotate bring in from outside. Default
-            128, as in the codes below; torchvision's default is 0.
-        cutout: Side of the square for an image of 32 pixels, at least 0, none; other sizes scale
-            it: ``round(cutout * H / 32)``. Default 16, as in the long-tailed codes for both
-            CIFARs; DeVries and Taylor found 16 for CIFAR-10 and 8 for CIFAR-100.
-        padding: Of the crop, see crop_flip.
-        flip: Of crop_flip. Wrong for digits and text.
+        fill: Gray level, 0 to 255, of areas that shear, translate and rotate uncover. Default 128,
+            as in the reference codes below; torchvision's default is 0.
+        cutout: Side of the square for an image of 32 pixels, at least 0 (none); for other sizes,
+            ``round(cutout * H / 32)``. Default 16, as in the reference codes for CIFAR-10-LT and
+            CIFAR-100-LT; DeVries and Taylor chose 16 for CIFAR-10 and 8 for CIFAR-100.
+        padding: Padding of the crop, see crop_flip.
+        flip: Horizontal flip, see crop_flip; unsuitable for digits and text.
 
     Shapes:
         images: uint8 ``[B, 3, H, W]`` in and out.
 
     Source:
         Cubuk, Zoph, Mane, Vasudevan, Le 2019, arXiv 1805.09501, appendix; DeVries, Taylor 2017,
-        arXiv 1708.04552. Operations are those of torchvision's ``AutoAugment`` with its policy
-        CIFAR10, each sub-policy equal per sample for the same draws. The code that balanced
-        softmax, PaCo and ProCo share (jiawei-ren/BalancedMetaSoftmax-Classification,
-        data/autoaugment.py) has the same sub-policies and differs in small things: shears
-        interpolate bicubically, rotations turn one way only, translations keep fractions of a
-        pixel, solarize starts at 256 in place of 255. As there, the square is black before the
-        images are normalised; DeVries and Taylor hide it after, which gives the mean color.
+        arXiv 1708.04552. Each sub-policy equals that of torchvision's ``AutoAugment`` with policy
+        CIFAR10, given the same random numbers. The reference code shared by balanced softmax, PaCo
+        and ProCo (jiawei-ren/BalancedMetaSoftmax-Classification, data/autoaugment.py) has the same
+        sub-policies, with other details: shears interpolate bicubically, rotations have one
+        direction, translations are by fractions of a pixel, and solarize starts at 256 instead of
+        255. As in that code, the square is black before images are normalized; DeVries and Taylor
+        set it to zero after normalization, which is the mean color.
 
     Example:
         >>> import torch
@@ -84,7 +86,7 @@ class AutoAugment(Augmentation):
     flip: bool = True
 
     def __call__(self, *, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        from trainables.image_ops import cutout, random_integers
+        from trainables.transforms.image_ops import cutout, random_integers
 
         images = CropFlip(padding=self.padding, flip=self.flip)(images=images, generator=generator)
         count, place = len(images), generator.device
@@ -107,15 +109,16 @@ class AutoAugment(Augmentation):
         chances: torch.Tensor,
         negative: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the images after the two operations of each one's sub-policy.
+        """Apply the two operations of each image's sub-policy.
 
         Args:
             images: uint8 ``[B, 3, H, W]``.
-            policies: Places in the list of sub-policies ``[B]``.
-            chances: In [0, 1) ``[2, B]``; an operation is applied where its own chance is above.
+            policies: Indices into the list of sub-policies ``[B]``.
+            chances: Uniform random numbers in [0, 1), ``[2, B]``; an operation is applied where its
+                probability is larger.
             negative: Signs, bool ``[2, B]``.
         """
-        from trainables.augment_ops import IDENTITY, apply_operations, signed
+        from trainables.transforms.augment_ops import IDENTITY, apply_operations, signed
 
         operations, probabilities, parts = _tables(policies.device)
         for turn in range(2):
@@ -128,8 +131,8 @@ class AutoAugment(Augmentation):
 
 @cache
 def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return number, chance and strength of each sub-policy's operations ``[2, 25]``."""
-    from trainables.augment_ops import NAMES
+    """Return number, probability and strength of each sub-policy's operations ``[2, 25]``."""
+    from trainables.transforms.augment_ops import NAMES
 
     turns = list(zip(*SUB_POLICIES, strict=True))
     numbers = [[NAMES.index(name) for name, _, _ in turn] for turn in turns]

@@ -1,3 +1,5 @@
+"""Random crop and horizontal flip."""
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -9,22 +11,22 @@ from trainables.methods.augmentations import Augmentation
 
 
 class CropFlip(Augmentation):
-    """Random crop of the zero-padded image, and a mirror image half of the time.
+    """Random crop of the zero-padded image, and a random horizontal flip.
 
-    The image gets ``padding`` black pixels on each side; each sample takes its own window of the
-    original size out of the ``(2 * padding + 1) ** 2`` possible ones.
+    Each image is padded by ``padding`` black pixels per side and cropped to one of the
+    ``(2 * padding + 1) ** 2`` windows of the original size.
 
     Args:
-        padding: Pixels per side for an image of 32 pixels, at least 1; the standard 4 for CIFAR
-            (He et al. 2016). Other sizes scale it: ``max(1, round(padding * H / 32))``.
-        flip: Mirror left and right with probability 1/2. Wrong for digits and text.
+        padding: Pixels per side for an image of 32 pixels, at least 1; for other sizes,
+            ``max(1, round(padding * H / 32))``. Default 4, standard for CIFAR (He et al. 2016).
+        flip: Flip horizontally with probability 1/2; unsuitable for digits and text.
 
     Shapes:
         images: uint8 ``[B, 3, H, W]`` in and out.
 
     Source:
         He, Zhang, Ren, Sun 2016, arXiv 1512.03385, section 4.2. Equal to torchvision's
-        ``RandomCrop(H, padding)`` and ``RandomHorizontalFlip`` per sample for the same draws.
+        ``RandomCrop(H, padding)`` and ``RandomHorizontalFlip``, given the same random numbers.
 
     Example:
         >>> import torch
@@ -38,7 +40,7 @@ class CropFlip(Augmentation):
     flip: bool = True
 
     def __call__(self, *, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        from trainables.image_ops import flip, padded_crop, random_bits, random_integers
+        from trainables.transforms.image_ops import flip, padded_crop, random_bits, random_integers
 
         count, height = len(images), images.shape[2]
         padding = max(1, round(self.padding * height / 32))

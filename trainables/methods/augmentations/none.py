@@ -1,3 +1,5 @@
+"""No augmentation."""
+
 from __future__ import annotations
 
 import torch
@@ -6,13 +8,13 @@ from trainables.methods.augmentations import Augmentation
 
 
 class NoAugmentation(Augmentation):
-    """Leaves images as they are.
+    """No augmentation.
 
     Shapes:
         images: uint8 ``[B, 3, H, W]``, returned unchanged.
 
     Source:
-        Identity; the reference every augmentation is compared with.
+        Identity, the baseline of all augmentations.
 
     Example:
         >>> import torch

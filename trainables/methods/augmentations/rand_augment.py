@@ -1,3 +1,5 @@
+"""RandAugment."""
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -9,32 +11,32 @@ from trainables.methods.augmentations import Augmentation
 from trainables.methods.augmentations.crop_flip import CropFlip
 from trainables.methods.method import Range
 
-NUM_OPERATIONS = 14  # all of `trainables.augment_ops` but the inversion
+NUM_OPERATIONS = 14  # all of `trainables.transforms.augment_ops` except "invert"
 STRONGEST = 30
 
 
 class RandAugment(Augmentation):
-    """Crop and flip, then random operations of one strength, drawn per sample.
+    """Crop and flip, then RandAugment: random operations of one strength for each image.
 
-    Each sample gets ``num_ops`` operations out of 14: identity, shear x and y, translate x and y,
+    ``num_ops`` operations per image are drawn from 14: identity, shear x and y, translate x and y,
     rotate, brightness, color, contrast, sharpness, posterize, solarize, autocontrast, equalize.
 
     Args:
-        num_ops: Operations per sample, one after the other, at least 0; 2 in the paper for
+        num_ops: Number of consecutive operations per image, at least 0; 2 in the paper for
             ImageNet.
-        magnitude: Their strength, 0 to 30; 9 in the paper for ImageNet. At 30: shear 0.3, translate
-            by 45 % of the width, rotate by 30 degrees, colors by factors 1 +- 0.9, 4 bits kept,
-            everything inverted.
-        padding: Of the crop, see crop_flip.
-        flip: Of crop_flip. Wrong for digits and text.
+        magnitude: Strength of the operations, 0 to 30; 9 in the paper for ImageNet. At 30, shears
+            are by 0.3, translations by 45 % of the width, rotations by 30 degrees, color factors
+            are 1 +- 0.9, posterize keeps 4 bits and solarize inverts all pixels.
+        padding: Padding of the crop, see crop_flip.
+        flip: Horizontal flip, see crop_flip; unsuitable for digits and text.
 
     Shapes:
         images: uint8 ``[B, 3, H, W]`` in and out.
 
     Source:
         Cubuk, Zoph, Shlens, Le 2020, arXiv 1909.13719. Operations, strengths and order are those of
-        torchvision's ``RandAugment`` (31 strengths, nearest pixel, black outside), each equal per
-        sample for the same draws.
+        torchvision's ``RandAugment`` (31 strengths, nearest-neighbor sampling, black fill), with
+        equal results given the same random numbers.
 
     Example:
         >>> import torch
@@ -49,7 +51,7 @@ class RandAugment(Augmentation):
     flip: bool = True
 
     def __call__(self, *, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        from trainables.augment_ops import apply_operations, signed
+        from trainables.transforms.augment_ops import apply_operations, signed
 
         images = CropFlip(padding=self.padding, flip=self.flip)(images=images, generator=generator)
         shape, place = (self.num_ops, len(images)), generator.device

@@ -1,3 +1,5 @@
+"""SimCLR's augmentation for small images."""
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -9,27 +11,27 @@ from trainables.methods.augmentations import Augmentation
 
 
 class SimclrViews(Augmentation):
-    """One random view for contrastive learning on small images; call it twice for a pair.
+    """SimCLR's random augmentation for small images; two calls give a pair of views.
 
-    Random resized crop, mirror image half of the time, color jitter (brightness, contrast,
-    saturation and hue, in an order drawn per sample) and grayscale. No blur: the paper leaves it
-    out for CIFAR.
+    The operations are a random resized crop, a random horizontal flip, color jitter (brightness,
+    contrast, saturation and hue, in random order for each image) and random grayscale. There is no
+    blur, as in the paper's experiments on CIFAR.
 
     Args:
-        min_scale: Smallest part of the image's area that a crop keeps, in (0, 1]; 0.08 in the
+        min_scale: Smallest area of a crop as a fraction of the image, in (0, 1]; 0.08 in the
             paper, 0.2 in SCAN.
-        jitter: Strength s of the color jitter, at least 0: factors in 1 +- 0.8 s, hue +- 0.2 s
-            turns; 0.5 for CIFAR in the paper. 0 turns it off.
-        jitter_probability: Chance of the jitter, in [0, 1]; 0.8 in the paper.
-        gray_probability: Chance of grayscale, in [0, 1]; 0.2 in the paper.
-        flip: Mirror left and right with probability 1/2. Wrong for digits and text.
+        jitter: Strength s of the color jitter, at least 0 (none): factors in 1 +- 0.8 s, hue shifts
+            of +- 0.2 s turns; 0.5 for CIFAR in the paper.
+        jitter_probability: Probability of the jitter, in [0, 1]; 0.8 in the paper.
+        gray_probability: Probability of grayscale, in [0, 1]; 0.2 in the paper.
+        flip: Flip horizontally with probability 1/2; unsuitable for digits and text.
 
     Shapes:
         images: uint8 ``[B, 3, H, W]`` in and out.
 
     Source:
         Chen, Kornblith, Norouzi, Hinton 2020, arXiv 2002.05709, appendices A and B.9. Each
-        operation is equal to torchvision's per sample for the same draws.
+        operation equals torchvision's, given the same random numbers.
 
     Example:
         >>> import torch
@@ -46,7 +48,7 @@ class SimclrViews(Augmentation):
     flip: bool = True
 
     def __call__(self, *, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        from trainables import color_ops, image_ops
+        from trainables.transforms import color_ops, image_ops
 
         count, device = len(images), images.device
         size = (images.shape[2], images.shape[3])
@@ -60,9 +62,9 @@ class SimclrViews(Augmentation):
         return color_ops.grayscale(images, chosen)
 
     def _jitter(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Jitter the colors of a random part of the batch; each sample has its own order."""
-        from trainables import color_ops
-        from trainables.image_ops import change_chosen
+        """Jitter the colors of randomly chosen images, in random order for each image."""
+        from trainables.transforms import color_ops
+        from trainables.transforms.image_ops import change_chosen
 
         operations = (
             color_ops.brightness,

@@ -1,4 +1,4 @@
-"""Shelf: branches. One file per method; the contract is `Branches`."""
+"""One or two batches per training step (BBN, hybrid networks); base class `Branches`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trainables.methods.samplers import Sampler
 
 
 class Branches(Method):
-    """How many batches a step has, how they pass the network, and how they become one loss.
+    """Number of batches per step, their path through the network, and their joint loss.
 
     ``(*, features [B, D], labels [B], second_features [B, D], second_labels [B], progress) ->
-    Joined`` (`trainables.branching`). Where `trunk_ending` says so (``2xblock``) the trunk gets two
-    branches, and each batch goes through its own.
+    Joined`` (`trainables.functional.joined_batch`). With a `trunk_ending` (``2xblock``) the trunk
+    has two branches, one for each batch.
     """
 
     trunk_ending: ClassVar[str] = ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from trainables.branching import Joined, cumulative_share
+from trainables.functional.joined_batch import Joined, cumulative_share
 from trainables.methods.branches import Branches
 from trainables.methods.samplers import Sampler
 from trainables.methods.samplers.reversed import Reversed
@@ -17,24 +17,27 @@ if TYPE_CHECKING:
 
 
 class BBN(Branches):
-    """Bilateral-branch network: one branch learns from the data as it is, one from rare classes.
+    """Bilateral-branch network (BBN) with a conventional and a rebalancing branch.
 
-    The trunk's last block is there twice. The usual batch goes through the first branch (features
-    ``f``), a reversed-sampled one through the second (``g``). The head sees ``[2 a f ; 2 (1 - a)
-    g]`` and ``loss = a L(y_f) + (1 - a) L(y_g)``, ``a = 1 - (reach * progress)^2``: features first,
-    then the rare classes. In a prediction ``a = 1/2``: both features side by side, unscaled.
+    The trunk's last block has two copies. The conventional branch gets the usual batch (features
+    ``f``), the rebalancing branch a batch of reversed sampling (features ``g``). The head's input
+    is ``[2 a f ; 2 (1 - a) g]`` and ``loss = a L(y_f) + (1 - a) L(y_g)``. As
+    ``a = 1 - (reach * progress)^2``, training shifts from the first to the second batch. In a
+    prediction ``a = 1/2``, so the features of both branches are concatenated unscaled.
 
     Args:
-        second_sampler: Of the second batch. Default reversed.
-        reach: In (0, 1]. Default 1; the released code takes 0.9 for trainings of 90 and 180 epochs.
+        second_sampler: Sampler of the second batch. Default reversed.
+        reach: In (0, 1]. Default 1; the reference code takes 0.9 for trainings of 90 and 180
+            epochs.
 
     Shapes:
         features and second_features ``[B, D]``, labels and second_labels ``[B]`` -> features
         ``[B, 2 D]`` for the head.
 
-    With the head ``linear`` that is the released code: one linear layer, one bias, the factor 2.
-    The paper's two classifiers are the head ``experts`` with two experts, up to their biases, which
-    are averaged. ``a`` moves with every step, in the released code per epoch, where both agree.
+    With the head ``linear`` the classifier equals the reference code's: one linear layer with one
+    bias and the factor 2. The paper's two classifiers are the head ``experts`` with two experts,
+    up to their biases, which are averaged. ``a`` changes at every step, in the reference code at
+    every epoch; at the start of an epoch both are equal.
 
     Source:
         Zhou et al. 2020, "BBN: Bilateral-Branch Network with Cumulative Learning for Long-Tailed
@@ -66,7 +69,7 @@ class BBN(Branches):
         second_labels: Tensor,
         progress: float,
     ) -> Joined:
-        share = cumulative_share(progress, reach=self.reach)
+        alpha = cumulative_share(progress, reach=self.reach)
         both = torch.cat([features, second_features], dim=1)
-        weighed = torch.cat([2 * share * features, 2 * (1 - share) * second_features], dim=1)
-        return Joined(weighed, labels, second_labels, share, both, labels, both.detach())
+        weighed = torch.cat([2 * alpha * features, 2 * (1 - alpha) * second_features], dim=1)
+        return Joined(weighed, labels, second_labels, alpha, both, labels, both.detach())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainables.branching import Joined
+from trainables.functional.joined_batch import Joined
 from trainables.methods.branches import Branches
 from trainables.methods.samplers import Sampler
 from trainables.methods.samplers.class_balanced import ClassBalanced
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class Hybrid(Branches):
-    """Hybrid network: the usual batch trains features by contrast, a balanced one the classifier.
+    """Hybrid network: contrastive loss on the usual batch, classification on a balanced batch.
 
-    Needs the loss ``joint``: its contrast gets the first batch, its base the second one. Hybrid-SC
-    and Hybrid-PSC are ``{joint: {contrast: supcon, weight: 1, schedule: cumulative}}`` and the same
-    with ``psc``.
+    Requires the loss ``joint``, whose contrastive part gets the first batch and whose base loss
+    gets the second. Hybrid-SC is ``{joint: {contrast: supcon, weight: 1, schedule: cumulative}}``,
+    Hybrid-PSC the same with ``contrast: psc``.
 
     Args:
-        second_sampler: Of the second batch. Default class_balanced.
+        second_sampler: Sampler of the second batch. Default class_balanced.
 
     Shapes:
-        features ``[N, D]`` (N twice the batch with two views of each image), second_features
+        features ``[N, D]`` (N is twice the batch size, two views per image), second_features
         ``[B, D]``, labels ``[N]``, second_labels ``[B]`` -> features ``[B, D]`` for the head.
 
     Source:
         Wang et al. 2021, "Contrastive Learning based Hybrid Networks for Long-Tailed Image
-        Classification", arXiv:2103.14267, section 3.1. The released code was not at hand.
+        Classification", arXiv:2103.14267, section 3.1; not compared with reference code.
 
     Example:
         >>> import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainables.branching import Joined
+from trainables.functional.joined_batch import Joined
 from trainables.methods.branches import Branches
 
 if TYPE_CHECKING:
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class NoBranches(Branches):
-    """One batch per step, and one way through the network.
+    """One batch per step through an unbranched trunk.
 
     Shapes:
-        features ``[B, D]``, labels ``[B]`` -> the same, for head and loss.
+        features ``[B, D]``, labels ``[B]`` -> the same features and labels for head and loss.
 
     Source:
         None: the baseline.

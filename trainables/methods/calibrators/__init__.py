@@ -1,4 +1,4 @@
-"""Shelf: calibrators. One file per method; the contract is `Calibrator`."""
+"""Calibrators of logits, one per file; base class `Calibrator`."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ from trainables.methods.method import Method
 
 
 class Calibrator(Method):
-    """Makes softmax probabilities match accuracy.
+    """A map of logits, fitted so that softmax probabilities match accuracy.
 
     ``fit(*, logits, labels) -> dict[str, Tensor]``; ``(*, logits, state) -> logits``.
     """

@@ -1,3 +1,5 @@
+"""No calibration."""
+
 from __future__ import annotations
 
 import torch
@@ -6,13 +8,13 @@ from trainables.methods.calibrators import Calibrator
 
 
 class NoCalibrator(Calibrator):
-    """Leaves the logits as they are.
+    """No calibration.
 
     Shapes:
         logits [B, C] -> the same tensor. The state is empty.
 
     Source:
-        The baseline every calibrator is compared with.
+        Identity, the baseline of all calibrators.
 
     Example:
         >>> NoCalibrator()(logits=torch.tensor([[1.0, 2.0]]), state={})
@@ -22,7 +24,7 @@ class NoCalibrator(Calibrator):
     def fit(
         self, *, logits: torch.Tensor | None = None, labels: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Return the empty state: there is nothing to fit."""
+        """Return an empty state."""
         return {}
 
     def __call__(

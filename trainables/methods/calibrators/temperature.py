@@ -1,3 +1,5 @@
+"""Temperature scaling."""
+
 from __future__ import annotations
 
 import math
@@ -6,38 +8,41 @@ from typing import Annotated
 import torch
 from pydantic import Field, model_validator
 
-from trainables.class_weights import full_precision
+from trainables.functional.class_weights import full_precision
 from trainables.methods.calibrators import Calibrator
 
 
 class Temperature(Calibrator):
-    """Divides the logits by one number that makes the validation likelihood largest.
+    """Temperature scaling: division of the logits by T, which minimizes the validation NLL.
 
     ``T = argmin_T mean_i -log softmax(f_i / T)_{y_i}``, searched in float64 over log T between the
-    bounds; the minimum is unique because the loss is convex in 1/T. Predictions do not change.
+    bounds; the minimum is unique because the loss is convex in 1/T. Predicted classes do not
+    change.
 
     Args:
-        lower: Smallest temperature, > 0. Keeps perfectly separated validation data from T = 0.
-        upper: Largest temperature; keeps useless logits from T = infinity. Neither bound is from
-            the paper.
+        lower: Smallest temperature, > 0; without the bound, T is 0 for perfectly separated
+            validation data.
+        upper: Largest temperature; without the bound, T is infinite for uninformative logits.
+            Neither bound is from the paper.
 
     Shapes:
         fit: logits [N, C], labels [N] int64 -> ``{"temperature": scalar float64}``.
         call: logits [B, C] -> [B, C], float32 (float64 for float64 input).
 
-    Without validation samples, or with a single class, there is nothing to measure: T = 1.
-    Fit on a balanced split, or the long tail decides the temperature.
+    T is 1 without validation samples or with a single class. Fit on a balanced split, because on a
+    long-tailed split the frequent classes determine T.
 
     Raises:
         ValueError: ``lower`` is not below ``upper``.
 
     Source:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599, section 4.2;
-        gpleiss/temperature_scaling uses LBFGS for 50 steps, which can stop early (T = 1.022 where
-        the optimum is 1.058), hence the bounded scalar search here.
+        gpleiss/temperature_scaling takes 50 L-BFGS steps, which can stop early (T = 1.022 where
+        the optimum is 1.058); this implementation uses a bounded scalar search.
 
     Example:
-        Three of four right at log-odds 2 log 3: calibrated log-odds are log 3, so T = 2.
+        Three of four predictions are right at log-odds 2 log 3. Calibrated log-odds are log 3, so
+        T = 2.
 
         >>> logits = torch.tensor([[9.0, 1.0]]).log().repeat(4, 1)
         >>> state = Temperature().fit(logits=logits, labels=torch.tensor([0, 0, 0, 1]))
@@ -50,7 +55,7 @@ class Temperature(Calibrator):
 
     @model_validator(mode="after")
     def _bounds_enclose_something(self) -> Temperature:
-        """Refuse bounds that enclose nothing."""
+        """Require ``lower < upper``."""
         if self.lower >= self.upper:
             raise ValueError(
                 f"calibrators/temperature.lower: must be below upper ({self.upper}); "
@@ -59,7 +64,7 @@ class Temperature(Calibrator):
         return self
 
     def fit(self, *, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Search the temperature on validation samples of known classes."""
+        """Fit the temperature on validation samples of known classes."""
         if len(labels) == 0 or logits.shape[1] < 2:
             return {"temperature": torch.ones((), dtype=torch.float64)}
         from scipy.optimize import minimize_scalar

@@ -1,12 +1,12 @@
-"""Shelf: clusterers. One file per method; the contract is `Clusterer`."""
+"""Clusterers of features, one per file; base class `Clusterer`."""
 
 from trainables.methods.method import Method
 
 
 class Clusterer(Method):
-    """Groups features, given the labels of some of them.
+    """Clustering of features, given the labels of some samples.
 
     ``(*, features, labels, num_clusters, generator) -> assignments [N]`` int64 in
-    ``0..num_clusters-1``; ``labels [N]`` int64 with -1 = unknown, ``num_clusters`` counts known
-    classes and new clusters together. Where labels are used, cluster c is known class c.
+    ``0..num_clusters-1``. ``labels [N]`` are int64 with -1 = unknown; ``num_clusters`` is the
+    number of known classes plus that of new clusters. Cluster c < C is known class c.
     """

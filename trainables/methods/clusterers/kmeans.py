@@ -1,4 +1,4 @@
-"""Plain k-means."""
+"""k-means."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.kmeans import constrained_kmeans, draw_uniforms, prepare, renumber
-from trainables.matching import match_clusters
+from trainables.features.kmeans import constrained_kmeans, draw_uniforms, prepare, renumber
+from trainables.features.matching import match_clusters
 from trainables.methods.clusterers import Clusterer
 
 
 class KMeans(Clusterer):
-    """k-means on all samples alike; labels only give the clusters their names afterwards.
+    """k-means without labels; afterwards known classes are matched to clusters.
 
-    ``min sum_i |x_i - m_{a_i}|^2``, k-means++ start, the best of ``n_init`` restarts. Then the
-    known classes are matched one to one with clusters (Hungarian, on the labelled samples).
+    ``min sum_i |x_i - m_{a_i}|^2`` with k-means++ initialization; the best of ``n_init`` restarts.
+    Then known classes are matched one to one with clusters by the Hungarian algorithm on the
+    labelled samples.
 
     Args:
-        n_init: Restarts, at least 1; 10 as scikit-learn with random starts.
-        iterations: Most Lloyd iterations per restart; 300 as scikit-learn.
-        normalize: Put features on the unit sphere first (spherical start, Euclidean updates).
+        n_init: Restarts, at least 1; 10 as scikit-learn with random initialization.
+        iterations: Maximum Lloyd iterations per restart; 300 as scikit-learn.
+        normalize: L2-normalize features first; centers are not normalized.
 
     Shapes:
         features ``[N, D]``, labels ``[N]`` int64 (-1 = unknown) -> assignments ``[N]`` int64 in
-        ``0..num_clusters-1``: c < C is the cluster matched to known class c (C = 1 + largest
-        label), the others follow from C, largest first.
+        ``0..num_clusters-1``; c < C is the cluster matched to known class c (C = 1 + largest
+        label), other clusters are numbered from C by decreasing size.
 
-    Computed in float64; equal generators give equal results. No sample at all gives an empty
-    result. The number of a known class without labelled samples stays unused.
+    Computed in float64 and deterministic given the generator. Without samples the result is empty.
+    The index of a known class without labelled samples is unused.
 
     Raises:
         ValueError: ``num_clusters`` is below C, there are fewer samples than clusters, or a feature
             is not finite.
 
     Source:
-        Lloyd 1982; Arthur and Vassilvitskii 2007, "k-means++"; Kuhn 1955 for the match.
+        Lloyd 1982; Arthur and Vassilvitskii 2007, "k-means++"; Kuhn 1955 (Hungarian algorithm).
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
@@ -58,25 +59,25 @@ class KMeans(Clusterer):
         generator: torch.Generator,
     ) -> torch.Tensor:
         owner = "clusterers/kmeans"
-        given = prepare(
+        prepared = prepare(
             features, labels, num_clusters=num_clusters, normalize=self.normalize, owner=owner
         )
-        clusters = len(given.present) + given.num_new
+        clusters = len(prepared.present) + prepared.num_new
         if not len(labels):
             return labels.clone()
         if len(labels) < clusters:
             raise ValueError(
-                f"{owner}: {clusters} clusters need as many samples; received {len(labels)}; "
-                "lower num_clusters or gather more"
+                f"{owner}: {clusters} clusters need at least {clusters} samples; received "
+                f"{len(labels)}; lower num_clusters or add samples"
             )
-        found = constrained_kmeans(
-            given.features,
+        assignments = constrained_kmeans(
+            prepared.features,
             torch.full_like(labels, -1),
             num_clusters=clusters,
             uniforms=draw_uniforms(self.n_init, clusters, generator),
             iterations=self.iterations,
         ).assignments
-        match = match_clusters(found, given.labels, num_clusters=clusters)
-        # position -1 (a cluster without a class) reads the appended -1
-        classes = torch.cat([given.present, given.present.new_full((1,), -1)])[match]
-        return renumber(found, classes, given.num_known)
+        match = match_clusters(assignments, prepared.labels, num_clusters=clusters)
+        # a cluster without a class has match -1, which indexes the appended -1
+        classes = torch.cat([prepared.present, prepared.present.new_full((1,), -1)])[match]
+        return renumber(assignments, classes, prepared.num_known)

@@ -1,11 +1,12 @@
-"""Shelf: distillers. One file per method; the contract is `Distiller`."""
+"""Distillation losses of ``update``, one per file; base class `Distiller`."""
 
 from trainables.methods.method import Method
 
 
 class Distiller(Method):
-    """Keeps a student near its teachers: a scalar, higher = further away.
+    """Distance of a student to its teachers, a scalar to minimize.
 
     ``(*, student_logits [B, C+K], old_logits [B, C], new_logits [B, K], ...) -> scalar``, a mean
-    over the batch: the old model teaches the C known classes, the label generator the K new ones.
+    over the batch. The old model is the teacher of the C known classes, the cluster teacher
+    (cosines to cluster centers) that of the K new classes.
     """

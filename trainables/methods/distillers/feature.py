@@ -1,4 +1,4 @@
-"""Keep the features where the old model had them."""
+"""Feature distillation from the old model."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from trainables.distillation import batch_mean, feature_distance
+from trainables.functional.distillation import batch_mean, feature_distance
 from trainables.methods.distillers import Distiller
 from trainables.methods.method import Choice, Range
 
 
 class Feature(Distiller):
-    """Feature distillation: the student's features stay where the old model had them.
+    """Feature distillation, the distance of the student's features to the old model's.
 
     ``loss = weight * mean_i (1 - cos(f_i, g_i))`` (cosine), or ``weight * mean_{i,d} (f_id -
     g_id)^2`` (squared).
 
     Args:
-        weight: Factor, at least 0; 0 switches the term off.
-        distance: ``"cosine"`` lets the length of a feature change, as the flat term of PODNet and
-            LUCIR do; ``"squared"`` does not.
+        weight: Factor, at least 0; 0 disables the term.
+        distance: ``"cosine"`` ignores the norm of a feature, as LUCIR and the flat term of PODNet;
+            ``"squared"`` does not.
 
     Shapes:
         student_features and old_features ``[B, D]`` -> scalar.
 
-    Lower is nearer, 0 when they agree (cosine: in direction); mean over the batch, 0 for an empty
-    one. bf16 features are computed in float32. Constant where the trunk is frozen. A zero feature
-    has cosine 0 to everything.
+    Lower is nearer, 0 at equality (cosine: of directions); mean over the batch, 0 for an empty
+    batch. bf16 features are computed in float32. With a frozen trunk the loss is constant. The
+    cosine of a zero feature is 0.
 
     Raises:
         ValueError: The features differ in shape.

@@ -7,27 +7,27 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.distillation import batch_mean, old_block, softened_kl
+from trainables.functional.distillation import batch_mean, old_block, softened_kl
 from trainables.methods.distillers import Distiller
 from trainables.methods.method import Range
 
 
 class KD(Distiller):
-    """Knowledge distillation: the student keeps the old model's softened answers.
+    """Knowledge distillation, the KL divergence from the old model's softened probabilities.
 
-    ``loss = weight * T^2 * mean_i KL(softmax(t_i / T) || softmax(s_i[:C] / T))``. The new classes
-    take no part: only the C old classes have a teacher.
+    ``loss = weight * T^2 * mean_i KL(softmax(t_i / T) || softmax(s_i[:C] / T))`` over the C old
+    classes; the logits of new classes are ignored.
 
     Args:
-        temperature: T > 0; 4 on CIFAR in the reference code.
-        weight: Factor, at least 0; 0 switches the term off. The reference mixes 0.9 of it with 0.1
-            cross-entropy, which is a weight of 9 here.
+        temperature: T > 0; 4 for CIFAR in the reference code.
+        weight: Factor, at least 0; 0 disables the term. The reference code adds 0.9 times this loss
+            and 0.1 times cross-entropy, which corresponds to weight 9.
 
     Shapes:
         student_logits ``[B, C + K]``, old_logits ``[B, C]`` -> scalar.
 
-    Lower is nearer, 0 when student and teacher agree (always with C = 1); mean over the batch, 0
-    for an empty one. bf16 logits are computed in float32.
+    Lower is nearer, 0 at equality (always with C = 1); mean over the batch, 0 for an empty batch.
+    bf16 logits are computed in float32.
 
     Raises:
         ValueError: The student has fewer classes than the old model.
@@ -37,7 +37,7 @@ class KD(Distiller):
         section 2; reference code megvii-research/mdistiller, mdistiller/distillers/KD.py.
 
     Example:
-        Teacher 2:1, student 1:1: KL = 2/3 ln(4/3) + 1/3 ln(2/3).
+        Teacher 2:1, student 1:1, so KL = 2/3 ln(4/3) + 1/3 ln(2/3).
 
         >>> teacher = torch.tensor([[2.0, 1.0]]).log()
         >>> KD(temperature=1.0)(student_logits=torch.zeros(1, 3), old_logits=teacher)

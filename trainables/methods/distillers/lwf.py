@@ -7,27 +7,26 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import full_precision
-from trainables.distillation import batch_mean, old_block
+from trainables.functional.class_weights import full_precision
+from trainables.functional.distillation import batch_mean, old_block
 from trainables.methods.distillers import Distiller
 from trainables.methods.method import Range
 
 
 class LwF(Distiller):
-    """Learning without forgetting: cross-entropy to the old model's softened answers.
+    """Learning without forgetting, the cross-entropy to the old model's softened probabilities.
 
-    ``loss = weight * mean_i -sum_c softmax(t_i / T)_c log softmax(s_i[:C] / T)_c``. Unlike `KD` it
-    is not multiplied by ``T^2``, and its minimum is the old model's entropy, not 0.
+    ``loss = weight * mean_i -sum_c softmax(t_i / T)_c log softmax(s_i[:C] / T)_c``. Unlike `KD`,
+    the loss has no factor ``T^2``, and its minimum is the old model's entropy instead of 0.
 
     Args:
         temperature: T > 0; 2 in the paper.
-        weight: Factor, at least 0; 0 switches the term off. 1 in the paper; the reference code
-            takes 3.
+        weight: Factor, at least 0; 0 disables the term. 1 in the paper, 3 in the reference code.
 
     Shapes:
         student_logits ``[B, C + K]``, old_logits ``[B, C]`` -> scalar.
 
-    Lower is nearer; mean over the batch, 0 for an empty one or C = 1. bf16 logits are computed in
+    Lower is nearer; mean over the batch, 0 for an empty batch or C = 1. bf16 logits are computed in
     float32.
 
     Raises:
@@ -38,7 +37,7 @@ class LwF(Distiller):
         code G-U-N/PyCIL, models/lwf.py.
 
     Example:
-        Both say 1:1, so the entropy ln 2 is left.
+        Teacher and student 1:1, so the loss is the entropy ln 2.
 
         >>> LwF()(student_logits=torch.zeros(1, 3), old_logits=torch.zeros(1, 2))
         tensor(0.6931)

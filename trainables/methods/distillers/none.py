@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from trainables.class_weights import full_precision
+from trainables.functional.class_weights import full_precision
 from trainables.methods.distillers import Distiller
 
 
 class NoDistillation(Distiller):
-    """No distillation: plain fine-tuning, the lower bound that forgets most.
+    """No distillation (fine-tuning), the baseline that forgets most.
 
-    ``loss = 0``, on the student's graph so that it can be added and differentiated.
+    ``loss = 0`` as a function of the student's logits, so that it has a (zero) gradient.
 
     Shapes:
         student_logits ``[B, C + K]`` -> scalar.

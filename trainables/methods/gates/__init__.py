@@ -1,33 +1,36 @@
-"""Shelf: gates. One file per method; the contract is `Gate`."""
+"""Promotion gates, one per file; base class `Gate`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
-from trainables.gating import band_no_worse, no_worse
+from trainables.former_names import current_metric
+from trainables.functional.promotion_rules import band_no_worse, no_worse
 from trainables.methods.method import Method
 
 Points = Annotated[float, Field(ge=0, le=100)]
 
 
 class Gate(Method):
-    """Decides whether a challenger may replace the champion.
+    """A rule that decides whether a challenger may replace the champion.
 
-    ``(*, challenger, champion) -> (passed, reason)``: both are metric dictionaries, ``champion``
-    may be None.
+    ``(*, challenger, champion) -> (passed, reason)``, where both arguments are metric dictionaries
+    and ``champion`` may be None. A gate that compares one metric names it in a field ``metric``,
+    and has ``better = "lower"`` if lower values are better; it is asked about the best champion so
+    far too.
     """
 
 
 class Comparing(BaseModel):
-    """What the gates share that compare one metric with the champion's, in points.
+    """Comparison of one metric with the champion's, in points, shared by several gates.
 
     Args:
         metric: Name of the compared metric, a fraction.
-        allowed_regression: Points (hundredths) that may be lost.
-        excused_regression: Points that may be lost where that may be noise (see `no_worse`).
+        allowed_regression: Largest allowed loss in points (hundredths).
+        excused_regression: Largest allowed loss in points if the loss may be noise (`no_worse`).
     """
 
     better: ClassVar[Literal["higher", "lower"]] = "higher"
@@ -35,6 +38,11 @@ class Comparing(BaseModel):
     metric: str
     allowed_regression: Points = 1.0
     excused_regression: Points = 3.0
+
+    @field_validator("metric")
+    @classmethod
+    def _by_its_current_name(cls, metric: str) -> str:
+        return current_metric(metric)
 
     def __call__(
         self, *, challenger: Mapping[str, float], champion: Mapping[str, float] | None

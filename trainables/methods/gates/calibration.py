@@ -1,3 +1,5 @@
+"""Gate on the calibration error."""
+
 from __future__ import annotations
 
 from typing import ClassVar, Literal
@@ -6,28 +8,31 @@ from trainables.methods.gates import Comparing, Gate, Points
 
 
 class Calibration(Comparing, Gate):
-    """Refuses a challenger whose probabilities say less truly how often it is right.
+    """Gate that refuses a challenger with a higher calibration error.
 
-    ``rise = 100 (challenger - champion)`` points; passes when ``rise <= allowed_regression``, or,
-    where that may be noise, when ``rise <= excused_regression`` (see `Overall`).
+    ``rise = 100 (challenger - champion)`` points. The gate passes if ``rise <=
+    allowed_regression``, and if the rise may be noise, also if ``rise <= excused_regression`` (see
+    `Overall`).
 
     Args:
-        metric: Name of the compared metric, lower = better; the expected
-            calibration error.
-        allowed_regression: Points (hundredths) that it may rise, >= 0. 2.0 is our choice.
-        excused_regression: Points that it may rise where that may be noise. 5.0 is our choice.
+        metric: Name of the compared metric (lower is better), by default the expected calibration
+            error.
+        allowed_regression: Largest allowed rise in points (hundredths), >= 0. Default 2, this
+            project's choice.
+        excused_regression: Largest allowed rise in points if it may be noise. Default 5, this
+            project's choice.
 
     Shapes:
         challenger, champion: metric dictionaries -> (passed, reason).
 
-    Without a champion the gate passes. A metric that the challenger lacks, or that is not finite,
-    is refused.
+    Without a champion the gate passes. A challenger whose metric is missing or not finite is
+    refused.
 
     Source:
         None: a rule of this project.
 
     Example:
-        >>> name = "evaluate/calibration/ece"
+        >>> name = "test/calibration/ece"
         >>> Calibration()(challenger={name: 0.07}, champion={name: 0.05})[0]
         True
         >>> Calibration()(challenger={name: 0.09}, champion={name: 0.05})[0]
@@ -36,6 +41,6 @@ class Calibration(Comparing, Gate):
 
     better: ClassVar[Literal["higher", "lower"]] = "lower"
 
-    metric: str = "evaluate/calibration/ece"
+    metric: str = "test/calibration/ece"
     allowed_regression: Points = 2.0
     excused_regression: Points = 5.0

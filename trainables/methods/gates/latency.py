@@ -1,37 +1,39 @@
+"""Gate on the prediction latency."""
+
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainables.gating import no_worse
+from trainables.functional.promotion_rules import no_worse
 from trainables.methods.gates import Gate
 
 
 class Latency(Gate):
-    """Refuses a challenger that takes longer to answer.
+    """Gate that refuses a challenger with higher prediction latency.
 
-    ``rise = 100 (challenger / champion - 1)`` percent; passes when ``rise <= allowed_regression``,
-    where that may be noise when ``rise <= excused_regression`` (see `Overall`), and always when
-    the difference is ``negligible``.
+    ``rise = 100 (challenger / champion - 1)`` percent. The gate passes if ``rise <=
+    allowed_regression``, if the rise may be noise also if ``rise <= excused_regression`` (see
+    `Overall`), and always if the difference is at most ``negligible``.
 
     Args:
-        metric: Name of the compared metric, milliseconds per image, lower = better. Promotion
-            measures both models on one machine, in turns; a stored value would be another
-            machine's.
-        allowed_regression: Percent that it may rise, >= 0. 10 is our choice.
-        excused_regression: Percent that it may rise where the intervals overlap: the machine may
-            be busy. 30 is our choice.
-        negligible: Milliseconds per image that nobody notices, >= 0. 0.1 is our choice: twice
-            nothing is still nothing.
+        metric: Name of the compared metric, milliseconds per image. Promotion measures both models
+            alternately on one machine, because stored values may be from different machines.
+        allowed_regression: Largest allowed rise in percent, >= 0. Default 10, this project's
+            choice.
+        excused_regression: Largest allowed rise in percent if the intervals overlap, e.g. on a busy
+            machine. Default 30, this project's choice.
+        negligible: Difference in milliseconds per image that always passes, >= 0. Default 0.1, this
+            project's choice.
 
     Shapes:
         challenger, champion: metric dictionaries -> (passed, reason).
 
-    Without a champion the gate passes. A metric that the challenger lacks, or that is not finite,
-    is refused.
+    Without a champion the gate passes. A challenger whose metric is missing or not finite is
+    refused.
 
     Source:
         None: a rule of this project.
@@ -46,6 +48,8 @@ class Latency(Gate):
         True
     """
 
+    better: ClassVar[Literal["higher", "lower"]] = "lower"
+
     metric: str = "evaluate/latency/ms"
     allowed_regression: Annotated[float, Field(ge=0)] = 10.0
     excused_regression: Annotated[float, Field(ge=0)] = 30.0
@@ -59,7 +63,7 @@ class Latency(Gate):
             challenger,
             champion,
             allowed=(self.allowed_regression, self.excused_regression),
-            better="lower",
+            better=self.better,
             unit="percent",
         )
         rise = challenger.get(self.metric, math.nan) - (champion or {}).get(self.metric, math.nan)

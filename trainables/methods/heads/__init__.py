@@ -1,4 +1,4 @@
-"""Shelf: heads. One file per method; the contract is `Head`."""
+"""Classifier heads, one per file; base class `Head`."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -7,15 +7,15 @@ from trainables.methods.method import Method
 
 
 class Head(Method):
-    """Turns features ``[B, D]`` into logits ``[B, C]``.
+    """A map from features ``[B, D]`` to logits ``[B, C]``.
 
-    ``build(num_features, num_classes) -> torch.nn.Module``. In ``eval()`` mode the module gives the
-    logits that predictions are made from (so a correction at test time lives inside it).
+    ``build(num_features, num_classes) -> torch.nn.Module``. In ``eval()`` mode the module returns
+    the logits of predictions, with any correction at test time applied.
     """
 
     build: ClassVar[Callable[..., Any]]
 
     @property
     def trunk_ending(self) -> str:
-        """Return the branches that the trunk needs, as in ``3xstage``; empty for none."""
+        """Return the suffix of a branched trunk's name, e.g. ``3xstage``; empty for no branches."""
         return ""

@@ -12,19 +12,20 @@ from trainables.methods.heads.linear import Linear
 
 
 class Aligned(Head):
-    """Another head, whose logits are scaled and shifted per class as far as the sample asks for it.
+    """Head with logits of a base head, scaled and shifted by a confidence of each sample.
 
-    With z the logits of ``base``, ``sigma = sigmoid(v . x + c)`` how much a sample is corrected,
-    alpha and beta per class:
-    ``paper``: ``sigma (alpha z + beta) + (1 - sigma) z``, at the start (1 and 0) the base head;
-    ``official``: ``(1 + sigma alpha) z + sigma beta``, at the start the same predictions, surer.
+    With z the logits of ``base``, confidence ``sigma = sigmoid(v . x + c)`` and alpha, beta per
+    class (initially 1 and 0), the logits are
+    ``paper``: ``sigma (alpha z + beta) + (1 - sigma) z``, initially those of the base head;
+    ``official``: ``(1 + sigma alpha) z + sigma beta``, initially a multiple of the base head's.
 
-    The rebalancer ``disalign`` makes it; as head of the first classifier all of it trains together.
+    The rebalancer ``disalign`` builds this head; in ``classify.head`` all its parameters are
+    trained together.
 
     Args:
-        base: The head that is corrected. Default linear.
-        variant: See above. Default ``paper``.
-        start: First value of every entry of v. Default 0.1; c starts at 0.
+        base: The base head. Default linear.
+        variant: One of the forms above. Default ``paper``.
+        start: Initial value of each entry of v. Default 0.1; c is initially 0.
 
     Shapes:
         features ``[B, D]`` -> logits ``[B, C]``.
@@ -33,7 +34,7 @@ class Aligned(Head):
         Zhang et al. 2021, "Distribution Alignment: A Unified Framework for Long-tail Visual
         Recognition", arXiv:2103.16370, equations 4-6; reference code Megvii-BaseDetection/DisAlign
         (segmentation: ``paper``) and cvpods ``DisAlignLinear`` (classification: ``official``),
-        whose c starts at random.
+        with a random initial c.
 
     Example:
         >>> head = Aligned(variant="official").build(2, 3)  # sigma = 1/2 at a feature of zero
@@ -47,7 +48,7 @@ class Aligned(Head):
     start: Annotated[float, Field(ge=-10, le=10)] = 0.1
 
     def build(self, num_features: int, num_classes: int) -> torch.nn.Module:
-        from trainables.modules import AlignedHead
+        from trainables.models.head_modules import AlignedHead
 
         return AlignedHead(
             self.base.build(num_features, num_classes),

@@ -1,4 +1,4 @@
-"""Causal normalised head."""
+"""Causal normalized head (TDE)."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from trainables.methods.method import Choice, Range
 
 
 class CausalNorm(Head):
-    """Multi-head normalised classifier whose predictions leave out the drift to frequent classes.
+    """Multi-head normalized classifier; predictions remove the effect of the mean feature.
 
-    Training: ``z = (tau / H) sum_h u_h . w_h / (|w_h| + gamma)`` with ``u_h = x_h / |x_h|`` for H
-    equal blocks of the feature, no bias; ``m <- 0.9 m + mean(batch)`` is the mean feature.
-    Prediction (total direct effect, TDE): ``u_h - alpha (u_h . c_h) c_h`` takes the place of
-    ``u_h``, with ``c_h = m_h / |m_h|``.
+    In training ``z = (tau / H) sum_h u_h . w_h / (|w_h| + gamma)`` with ``u_h = x_h / |x_h|`` for H
+    equal blocks of the feature, without bias; ``m <- 0.9 m + mean(batch)`` is the mean feature. In
+    a prediction (total direct effect, TDE) ``u_h - alpha (u_h . c_h) c_h`` replaces ``u_h``, with
+    ``c_h = m_h / |m_h|``.
 
     Args:
         num_heads: H, >= 1, a divisor of the feature dimension. Default 2.
         tau: Scale of the logits, > 0. Default 16.
-        gamma: Added to the length of a class vector, >= 0. Default 1/32.
-        alpha: Strength of the correction at test time, >= 0; 0 leaves it out. Default 1.5 (the
-            reference code's for CIFAR-100; 1 for CIFAR-10, 3 for ImageNet-LT). It can be changed
-            after training: alpha times the mean cosine should be about one.
+        gamma: Constant added to the norm of a class vector, >= 0. Default 1/32.
+        alpha: Strength of the correction in predictions, >= 0; 0 for none. Default 1.5, as in the
+            reference code for CIFAR-100 (1 for CIFAR-10, 3 for ImageNet-LT). The rebalancer
+            ``tde`` can change alpha after training; alpha times the mean cosine should be about 1.
 
     Shapes:
         features ``[B, D]`` -> logits ``[B, C]``.
 
     Raises:
-        ValueError: When built with a feature dimension that is no multiple of ``num_heads``.
+        ValueError: ``build`` gets a feature dimension that is not a multiple of ``num_heads``.
 
     Source:
         Tang et al. 2020, "Long-Tailed Classification by Keeping the Good and Removing the Bad
         Momentum Causal Effect", arXiv:2009.12991, equations 8-10; reference code
-        KaihuaTang/Long-Tailed-Recognition.pytorch, which divides by zero while the mean feature is
-        zero: here nothing is removed then.
+        KaihuaTang/Long-Tailed-Recognition.pytorch, which divides by zero if the mean feature is
+        zero; this implementation then applies no correction.
 
     Example:
         >>> head = CausalNorm(num_heads=1, tau=1.0, gamma=0.0, alpha=1.0).build(2, 2)
         >>> head.weight.data = torch.eye(2)
-        >>> head.mean_feature.copy_(torch.tensor([9.0, 0.0]))  # all features lean to the first axis
+        >>> head.mean_feature.copy_(torch.tensor([9.0, 0.0]))  # along the first axis
         tensor([9., 0.])
-        >>> head.eval()(torch.tensor([[4.0, 3.0]])).tolist()  # (0.8, 0.6) without its first part
+        >>> head.eval()(torch.tensor([[4.0, 3.0]])).tolist()  # (0.8, 0.6) without that component
         [[0.0, 0.6000000238418579]]
     """
 
@@ -54,7 +54,7 @@ class CausalNorm(Head):
     alpha: Annotated[float, Field(ge=0, le=100), Range(0.5, 4.0)] = 1.5
 
     def build(self, num_features: int, num_classes: int) -> torch.nn.Module:
-        from trainables.modules import CausalNormHead
+        from trainables.models.head_modules import CausalNormHead
 
         return CausalNormHead(
             num_features,

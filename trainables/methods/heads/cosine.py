@@ -12,22 +12,23 @@ from trainables.methods.method import Range
 
 
 class Cosine(Head):
-    """Scaled cosine classifier: only the direction of features and class vectors counts.
+    """Scaled cosine classifier, which ignores the norms of features and class vectors.
 
-    ``logits_c = scale * cos(x, w_c)``; W is drawn from U(-1, 1) and its rows are normalised.
+    ``logits_c = scale * cos(x, w_c)``; the initial W is drawn from U(-1, 1) with normalized rows.
 
     Args:
-        scale: Factor on the cosine, > 0: with 1 a softmax could not get confident. Default 30, the
-            scale of LDAM.
-        learnable: Train the scale, starting from ``scale``.
+        scale: Factor of the cosine, > 0; with a small factor the softmax stays nearly uniform.
+            Default 30, as in LDAM.
+        learnable: Train the scale, with the initial value ``scale``.
 
     Shapes:
         features ``[B, D]`` -> logits ``[B, C]`` in ``[-scale, scale]``.
 
     Source:
         Cao et al. 2019, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
-        arXiv:1906.07413; reference code kaidic/LDAM-DRW ``NormedLinear``, which keeps the scale in
-        the loss: here it is in the head, so that softmax of the logits is a probability.
+        arXiv:1906.07413; reference code kaidic/LDAM-DRW ``NormedLinear``. In the reference code the
+        loss applies the scale; here the head does, so that the softmax of the logits is the
+        predicted probability.
 
     Example:
         >>> head = Cosine(scale=2.0).build(2, 1)
@@ -40,6 +41,6 @@ class Cosine(Head):
     learnable: bool = False
 
     def build(self, num_features: int, num_classes: int) -> torch.nn.Module:
-        from trainables.modules import CosineHead
+        from trainables.models.head_modules import CosineHead
 
         return CosineHead(num_features, num_classes, scale=self.scale, learnable=self.learnable)

@@ -1,4 +1,4 @@
-"""Several heads that vote."""
+"""Several experts with mean logits."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from trainables.methods.method import Choice
 
 
 class Experts(Head):
-    """Several experts: heads of one kind, each on features of its own; their mean logits decide.
+    """Several experts, which are heads of one kind on separate trunk branches, with mean logits.
 
-    The losses ``ride`` and ``sade`` make them differ; any other loss trains their mean.
+    The losses ``ride`` and ``sade`` diversify the experts; other losses train the mean logits.
 
     Args:
         base: Kind of the experts' heads. Default linear; margins (``ride``) need cosine.
-        count: How many. Default 3, as in SADE (RIDE: 2 to 4).
-        own: What of the trunk each expert has for itself: its last ``"stage"`` (default) or
-            ``"block"``, where the trunk is one of this project's own networks; ``"nothing"``: all
-            see the same features. RIDE and SADE branch one stage earlier, with narrower layers.
-        weights: How much each expert counts, one number per expert, >= 0; none (default): all
-            alike. The rebalancer ``expert_weights`` learns them.
+        count: Number of experts. Default 3, as in SADE (RIDE: 2 to 4).
+        own: Part of the trunk that each expert has a separate copy of: the last ``"stage"``
+            (default) or the last ``"block"`` of one of this project's networks, or ``"nothing"``,
+            so that all experts get the same features. RIDE and SADE branch one stage earlier, with
+            narrower layers.
+        weights: Weight of each expert, >= 0; by default all weights are equal. The rebalancer
+            ``expert_weights`` learns the weights.
 
     Shapes:
-        features ``[B, count * D]``, the experts' side by side (``[B, D]`` with ``"nothing"``) ->
-        logits ``[B, C]``. The module's ``each`` gives ``[B, count, C]``.
+        features ``[B, count * D]``, concatenated over the experts (``[B, D]`` with ``"nothing"``)
+        -> logits ``[B, C]``. The module's ``each`` returns ``[B, count, C]``.
 
     Raises:
-        ValueError: The features can't be shared out evenly, or the weights are not one per expert.
+        ValueError: The feature dimension is not a multiple of ``count``, or the number of weights
+            is not ``count``.
 
     Source:
         Wang et al. 2021, "Long-tailed Recognition by Routing Diverse Distribution-Aware Experts",
@@ -53,7 +55,7 @@ class Experts(Head):
     def _one_weight_per_expert(self) -> Self:
         if self.weights and (len(self.weights) != self.count or not any(self.weights)):
             raise ValueError(
-                f"heads/{self.name}.weights: must be {self.count} numbers, not all zero, or none; "
+                f"heads/{self.name}.weights: must be {self.count} numbers, not all zero, or empty; "
                 f"received {list(self.weights)}"
             )
         return self
@@ -63,17 +65,17 @@ class Experts(Head):
         return "" if self.own == "nothing" else f"{self.count}x{self.own}"
 
     def heads(self, num_features: int, num_classes: int) -> list[torch.nn.Module]:
-        """Return the modules of the experts, freshly drawn."""
-        share = num_features if self.own == "nothing" else num_features // self.count
-        if self.own != "nothing" and share * self.count != num_features:
+        """Build the modules of the experts with random weights."""
+        width = num_features if self.own == "nothing" else num_features // self.count
+        if self.own != "nothing" and width * self.count != num_features:
             raise ValueError(
                 f"heads/{self.name}.count must divide the feature dimension {num_features}; "
                 f"received {self.count}"
             )
-        return [self.base.build(share, num_classes) for _ in range(self.count)]
+        return [self.base.build(width, num_classes) for _ in range(self.count)]
 
     def build(self, num_features: int, num_classes: int) -> torch.nn.Module:
-        from trainables.experts import ExpertsHead
+        from trainables.models.experts import ExpertsHead
 
         return ExpertsHead(
             self.heads(num_features, num_classes),

@@ -11,37 +11,39 @@ from trainables.methods.heads import Head
 
 
 class GroupSoftmax(Head):
-    """Linear classifier whose classes compete within groups, each with a slot for "the others".
+    """Linear classifier with one softmax per group of classes and "others" (BAGS).
 
-    ``logits_c = log P_g(c)``, g the group of c: ``P_g`` is the softmax over the group's classes and
-    its others. Their softmax, the probability that is reported, is ``P_g(c) / sum_k P_g(k)``.
+    ``logits_c = log P_g(c)`` with g the group of c, where ``P_g`` is the softmax over the classes
+    of the group and "others", which stands for all classes outside the group. The predicted
+    probability is the softmax of the logits, ``P_g(c) / sum_k P_g(k)``.
 
-    The rebalancer ``bags`` makes it, with groups by class size. As head of the first classifier
-    the classes are grouped in the order of their numbers. New classes become a group of their own.
+    The rebalancer ``bags`` builds this head with groups by class size. In ``classify.head``,
+    consecutive classes form the groups. Classes that are appended later form a separate group.
 
     Args:
-        num_groups: Groups at first, >= 1. Default 2. What is stored with weights wins.
+        num_groups: Initial number of groups, >= 1. Default 2. Loaded weights bring their groups.
 
     Shapes:
-        features ``[B, D]`` -> logits ``[B, C]``, none above 0.
+        features ``[B, D]`` -> logits ``[B, C]``, at most 0.
 
     Source:
         Li et al. 2020, "Overcoming Classifier Imbalance for Long-tail Object Detection with
         Balanced Group Softmax", arXiv:2006.10408, section 4; reference code
-        FishYuLi/BalancedGroupSoftmax, whose group for the background has no place here.
+        FishYuLi/BalancedGroupSoftmax. Image classification has no background, so the reference's
+        background group is left out.
 
     Example:
         >>> head = GroupSoftmax(num_groups=1).build(2, 1)
         >>> head.weight.data, head.others_weight.data = torch.eye(2)[:1], torch.eye(2)[1:]
         >>> head.bias.data.zero_(), head.others_bias.data.zero_()
         (tensor([0.]), tensor([0.]))
-        >>> head(torch.zeros(1, 2)).exp()  # the class or the others, one as likely as the other
+        >>> head(torch.zeros(1, 2)).exp()  # class and "others" have equal probability
         tensor([[0.5000]], grad_fn=<ExpBackward0>)
     """
 
     num_groups: Annotated[int, Field(ge=1, le=64)] = 2
 
     def build(self, num_features: int, num_classes: int) -> torch.nn.Module:
-        from trainables.group_softmax import GroupSoftmaxHead
+        from trainables.models.group_softmax import GroupSoftmaxHead
 
         return GroupSoftmaxHead(num_features, num_classes, num_groups=self.num_groups)

@@ -13,12 +13,13 @@ from trainables.methods.heads import Head
 class Linear(Head):
     """Linear classifier.
 
-    ``logits = x W^T + b``, initialised as `torch.nn.Linear` from the ambient generator.
+    ``logits = x W^T + b``, initialized as `torch.nn.Linear` from torch's global generator.
 
     Args:
         bias: Add ``b``.
-        bias_start: ``default``: as `torch.nn.Linear`; ``sigmoid``: ``-log(C - 1)``, so that every
-            class starts at probability 1/C under the sigmoid losses (focal, class-balanced).
+        bias_start: Initial bias: ``default`` as `torch.nn.Linear`, ``sigmoid`` ``-log(C - 1)``, so
+            that the initial probability of each class is 1/C under the sigmoid losses (focal,
+            class-balanced).
 
     Shapes:
         features ``[B, D]`` -> logits ``[B, C]``.
@@ -35,7 +36,7 @@ class Linear(Head):
     bias_start: Literal["default", "sigmoid"] = "default"
 
     def build(self, num_features: int, num_classes: int) -> torch.nn.Module:
-        from trainables.modules import LinearHead
+        from trainables.models.head_modules import LinearHead
 
         start = -math.log(max(num_classes - 1, 1)) if self.bias_start == "sigmoid" else None
         return LinearHead(num_features, num_classes, bias=self.bias, start=start)

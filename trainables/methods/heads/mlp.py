@@ -1,4 +1,4 @@
-"""Head with one hidden layer."""
+"""MLP head with one hidden layer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from trainables.methods.method import Choice, Range
 
 
 class MLP(Head):
-    """One hidden layer with ReLU, then a linear classifier.
+    """MLP head: a hidden layer with ReLU, then a linear classifier.
 
-    ``logits = relu(x V^T + a) W^T + b``, both layers initialised as `torch.nn.Linear`.
+    ``logits = relu(x V^T + a) W^T + b``, both layers initialized as `torch.nn.Linear`.
 
     Args:
         hidden: Width of the hidden layer, >= 1. Default 256.
-        dropout: Share of hidden units dropped in training, in [0, 1). Default 0.
+        dropout: Dropout probability of the hidden units, in [0, 1). Default 0.
 
     Shapes:
         features ``[B, D]`` -> logits ``[B, C]``.
@@ -35,6 +35,6 @@ class MLP(Head):
     dropout: Annotated[float, Field(ge=0, lt=1), Range(0.0, 0.5)] = 0.0
 
     def build(self, num_features: int, num_classes: int) -> torch.nn.Module:
-        from trainables.modules import MLPHead
+        from trainables.models.head_modules import MLPHead
 
         return MLPHead(num_features, num_classes, hidden=self.hidden, dropout=self.dropout)

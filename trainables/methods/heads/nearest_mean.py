@@ -12,39 +12,39 @@ from trainables.methods.method import Choice, Range
 
 
 class NearestMean(Head):
-    """Compares the direction of a feature, seen from a center, with a mean per class.
+    """Nearest-class-mean classifier on centered and normalized features.
 
     With ``t(x) = (x - m) / |x - m|`` and a vector mu_c per class, the logits are
     ``squared_l2``: ``-scale |t(x) - mu_c|^2``; ``dot``: ``scale t(x) . mu_c``.
 
-    The rebalancer ``ncm`` makes it: mu_c is then the mean of t over the class, m the mean feature
-    or zero. As head of the first classifier mu is trained by gradient, m is zero and stays so. New
-    classes get their mean in the same coordinates.
+    The rebalancer ``ncm`` builds this head with mu_c the class mean of t and m the mean feature or
+    zero. In ``classify.head`` mu is trained by gradient and m stays zero. Classes that are appended
+    later get their mean of t.
 
     Args:
-        distance: See above. Default ``squared_l2``.
-        scale: Factor on the logits, > 0. Default 4. The larger it is, the surer the softmax and
-            the smaller the learning rate must be: unlike a scalar product's, the gradient of a
-            squared distance grows with mu_c, so that steps which are too long lead astray.
+        distance: One of the forms above. Default ``squared_l2``.
+        scale: Factor of the logits, > 0. Default 4. A larger scale makes the softmax more confident
+            and requires a smaller learning rate, because the gradient of the squared distance
+            grows with mu_c.
 
     Shapes:
-        features ``[B, D]`` -> logits ``[B, C]``, none above 0 with ``squared_l2``.
+        features ``[B, D]`` -> logits ``[B, C]``, at most 0 with ``squared_l2``.
 
     Source:
         Mensink et al. 2013, "Distance-Based Image Classification: Generalizing to New Classes at
         Near-Zero Cost"; Kang et al. 2020, "Decoupling Representation and Classifier for Long-Tailed
         Recognition", arXiv:1910.09217, section 4.2; reference code
         facebookresearch/classifier-balancing, models/KNNClassifier.py, with a scale of 1 (``dot``:
-        1 / D). A feature at the center gives NaN there; here its direction is zero.
+        1 / D). A feature equal to the center gives NaN in the reference code, t = 0 here.
 
     Example:
         >>> head = NearestMean(scale=1.0).build(2, 2)
         >>> head.weight.data = torch.eye(2)
-        >>> head(torch.tensor([[5.0, 0.0]])).tolist()  # only the direction counts
+        >>> head(torch.tensor([[5.0, 0.0]])).tolist()  # t = (1, 0)
         [[0.0, -2.0]]
         >>> head.center.copy_(torch.tensor([5.0, -1.0]))
         tensor([ 5., -1.])
-        >>> head(torch.tensor([[5.0, 0.0]])).tolist()  # it lies above the center
+        >>> head(torch.tensor([[5.0, 0.0]])).tolist()  # t = (0, 1)
         [[-2.0, 0.0]]
     """
 
@@ -52,7 +52,7 @@ class NearestMean(Head):
     scale: Annotated[float, Field(gt=0, le=1000), Range(1.0, 8.0, log=True)] = 4.0
 
     def build(self, num_features: int, num_classes: int) -> torch.nn.Module:
-        from trainables.nearest_mean import NearestMeanHead
+        from trainables.models.nearest_mean import NearestMeanHead
 
         squared = self.distance == "squared_l2"
         return NearestMeanHead(num_features, num_classes, squared=squared, scale=self.scale)

@@ -1,4 +1,4 @@
-"""Several heads that are asked one after the other."""
+"""Experts in a sequence with gates (RIDE's routing)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from trainables.methods.heads.experts import Experts
 
 
 class RoutedExperts(Experts):
-    """Experts in a row: the first answers every sample, a gate decides whether the next one helps.
+    """Experts in a sequence; after each expert a gate decides whether to use the next one.
 
-    The mean logits of those that were asked decide. The rebalancer ``expert_routing`` makes it from
-    the head ``experts`` and trains the gates; as head of the first classifier the gates train with
-    all the rest, on the mean over their decisions.
+    The logits are the mean over the used experts. The rebalancer ``expert_routing`` builds this
+    head from the head ``experts`` and trains the gates; in ``classify.head`` gates and experts are
+    trained together, on the expected logits over the gates' decisions.
 
     Args:
         base: Kind of the experts' heads. Default linear.
-        count: How many. Default 3.
-        own: What of the trunk each expert has for itself; see ``experts``.
-        weights: One per expert; those of the experts that were asked count. None: all alike.
-        top_choices: Largest logits that a gate sees. Default 30 (released CIFAR-100 recipe).
-        hidden: Width of a gate's layer on the features. Default 16 (released code).
+        count: Number of experts. Default 3.
+        own: Part of the trunk that each expert has a separate copy of; see ``experts``.
+        weights: Weight of each expert in the mean; by default all weights are equal.
+        top_choices: Number of largest logits that a gate gets. Default 30 (reference recipe for
+            CIFAR-100).
+        hidden: Width of a gate's hidden layer on the features. Default 16 (reference code).
 
     Shapes:
-        features ``[B, count * D]``, the experts' side by side (``[B, D]`` with ``"nothing"``) ->
-        logits ``[B, C]``. The module's ``experts_used`` gives ``[B]``.
+        features ``[B, count * D]``, concatenated over the experts (``[B, D]`` with ``"nothing"``)
+        -> logits ``[B, C]``. The module's ``experts_used`` returns ``[B]``.
 
-    A served model computes the branches that the gates ask for (`trainables.routing`); the stages
-    cache the features of all, and `evaluate` says how many were asked (``cost/experts_used``).
+    A served model computes only the branches that the gates request
+    (`trainables.models.early_exit`). The stages cache the features of all branches, and `evaluate`
+    reports the mean number of used experts (``cost/experts_used``).
 
     Raises:
-        ValueError: The features can't be shared out evenly.
+        ValueError: The feature dimension is not a multiple of ``count``.
 
     Source:
         Wang et al. 2021, "Long-tailed Recognition by Routing Diverse Distribution-Aware Experts",
@@ -50,7 +52,7 @@ class RoutedExperts(Experts):
     hidden: Annotated[int, Field(ge=1)] = 16
 
     def build(self, num_features: int, num_classes: int) -> torch.nn.Module:
-        from trainables.routed_experts import RoutedExpertsHead
+        from trainables.models.routed_experts import RoutedExpertsHead
 
         return RoutedExpertsHead(
             self.heads(num_features, num_classes),

@@ -1,14 +1,13 @@
-"""Shelf: losses. One file per method; the contract is `Loss`."""
+"""Training losses, one per file; base class `Loss`."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar
 
 from trainables.methods.method import Method
 
 if TYPE_CHECKING:
-    from trainables.companion import Companion
+    from trainables.models.contrastive_module import ContrastiveModule
 
 
 class Loss(Method):
@@ -29,23 +28,14 @@ class Loss(Method):
 
     num_experts: ClassVar[int] = 0
 
-    def build(self, num_features: int, num_classes: int) -> Companion | None:
+    def build(self, num_features: int, num_classes: int) -> ContrastiveModule | None:
         """Return what is trained beside the model, or ``None``: nothing."""
         return None
-
-    def phase(self, progress: float) -> Hashable | None:
-        """Return what of the call depends on progress: equal answers promise equal values.
-
-        A step can be recorded and replayed as long as it is the same computation. ``None``
-        promises nothing, as for a loss that moves with every step: the default where the call
-        takes ``progress``.
-        """
-        return None if "progress" in self.takes() else ()
 
     @classmethod
     def trains_head(cls) -> bool:
         """Say whether the logits are trained, or the features alone."""
-        return bool({"logits", "expert_logits"} & cls.takes())
+        return bool({"logits", "expert_logits"} & cls.accepted_inputs())
 
     def check_base(self, field: str, base: Loss) -> None:
         """Refuse a wrapped loss that would not get all that it needs.
@@ -53,7 +43,7 @@ class Loss(Method):
         Raises:
             ValueError: The wrapper's call lacks a tensor that the wrapped loss needs.
         """
-        missing = base.needs() - self.takes()
+        missing = base.required_inputs() - self.accepted_inputs()
         if missing:
             raise ValueError(
                 f"losses/{self.name}.{field}: '{base.name}' needs {', '.join(sorted(missing))}, "

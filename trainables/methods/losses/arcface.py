@@ -1,4 +1,4 @@
-"""ArcFace: an additive margin on the angle."""
+"""ArcFace loss, with an additive angular margin."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import cross_entropy_each, full_precision, weighted_mean
+from trainables.functional.class_weights import cross_entropy_each, full_precision, weighted_mean
 from trainables.methods.losses import Loss
 from trainables.methods.method import Range
 
-EDGE = 1e-6  # the sine has no gradient where the cosine is one
+EDGE = 1e-6  # distance of cosines to 1, where the sine has no gradient
 
 
 class ArcFace(Loss):
-    """Cross-entropy in which the true class has to win by a margin of the angle.
+    """Cross-entropy with an additive margin on the angle between feature and true class.
 
     ``loss = CE(z with z_y = scale * cos(t + margin), y)`` for logits ``z = scale * cos`` and t the
-    angle of feature and true class; beyond ``t = pi - margin``, where the cosine would rise again,
-    ``z_y = scale * (cos t - margin * sin margin)``, which goes on falling.
+    angle between feature and true class. Beyond ``t = pi - margin``, where the cosine would
+    increase again, ``z_y = scale * (cos t - margin * sin margin)``, which keeps decreasing.
 
-    The logits must carry the scale already, as those of the ``cosine`` head do.
+    The logits must be scaled cosines, as those of the head ``cosine``.
 
     Args:
-        margin: m in radians, in [0, 1.5]. Default 0.5.
-        scale: The scale of the head's logits, > 0. Default 30, the head's; 64 in the paper.
+        margin: Margin in radians, in [0, 1.5]. Default 0.5.
+        scale: Scale of the head's logits, > 0. Default 30, as the head's default; 64 in the paper.
 
     Shapes:
         logits ``[B, C]``, labels ``[B]`` int64 -> scalar.
 
     Lower is better; mean over the batch, with ``class_weights`` the weighted mean. A logit outside
-    of ``[-scale, scale]`` is no cosine and counts as the nearest one.
+    ``[-scale, scale]`` is clamped.
 
     Source:
         Deng et al. 2019, "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import (
+from trainables.functional.class_weights import (
     cross_entropy_each,
     filled_counts,
     full_precision,
@@ -18,11 +18,11 @@ from trainables.methods.method import Range
 
 
 class CDT(Loss):
-    """Cross-entropy on logits that are divided by a temperature, higher for rarer classes.
+    """Cross-entropy on logits divided by class-dependent temperatures, higher for rarer classes.
 
-    ``loss = mean_i CE(z_i / a, y_i)`` with ``a_c = (n_max / n_c)^gamma``. A rare class must reach a
-    larger logit in training, which makes up for its features' drift at test time. Predict from the
-    undivided logits.
+    ``loss = mean_i CE(z_i / a, y_i)`` with ``a_c = (n_max / n_c)^gamma``. A rare class must reach
+    larger logits in training, which compensates for the deviation of its features at test time.
+    Predictions use the undivided logits.
 
     Args:
         gamma: Strength, >= 0; 0 is cross-entropy. Default 0.2.
@@ -31,7 +31,8 @@ class CDT(Loss):
         logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]``, class_weights ``[C]`` or
         none -> scalar.
 
-    Lower is better; mean over the batch. A class without samples has the temperature of the rarest.
+    Lower is better; mean over the batch. A class without samples has the temperature of the rarest
+    class.
 
     Source:
         Ye et al. 2020, "Identifying and Compensating for Feature Deviation in Imbalanced Deep

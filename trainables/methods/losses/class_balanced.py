@@ -1,4 +1,4 @@
-"""Class-balanced loss by the effective number of samples."""
+"""Class-balanced loss, weighted by the effective number of samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from trainables.class_weights import (
+from trainables.functional.class_weights import (
     cross_entropy_each,
     effective_number_weights,
     one_versus_rest_each,
@@ -18,20 +18,21 @@ from trainables.methods.method import Choice, Range
 
 
 class ClassBalanced(Loss):
-    """Classes weighted by the inverse of their effective number of samples.
+    """Loss weighted by the inverse effective number of samples of each class.
 
-    ``w_c ~ (1 - beta) / (1 - beta^n_c)``, rescaled to sum to C. With ``l_i`` the base loss:
+    ``w_c ~ (1 - beta) / (1 - beta^n_c)``, rescaled to sum to C. With base loss ``l_i`` the loss is
     ``sum_i w_{y_i} l_i / sum_i w_{y_i}`` (``batch``) or ``sum_i w_{y_i} l_i / B`` (``plain``).
 
     Args:
-        beta: In [0, 1): 0 is no weighting, near 1 is the inverse class count. Default 0.9999, the
-            paper's choice for CIFAR.
-        base: ``softmax`` cross-entropy; ``sigmoid``: binary cross-entropies summed over classes;
-            ``focal``: the same with the factor ``(1 - pt)^gamma``. For the last two start the
-            linear head's bias with ``bias_start: sigmoid``.
+        beta: In [0, 1); 0 gives equal weights, values near 1 approach the inverse class count.
+            Default 0.9999, the paper's choice for CIFAR.
+        base: Base loss: ``softmax`` is cross-entropy, ``sigmoid`` the sum of binary cross-entropies
+            over classes, ``focal`` the same with the factor ``(1 - pt)^gamma``. With the last two,
+            set ``bias_start: sigmoid`` in the linear head.
         gamma: Focusing parameter of ``focal``, >= 0. Default 1.
-        normalize: ``batch`` divides by the weights in the batch, as weighted cross-entropy in torch
-            and the PyTorch ports do; ``plain`` divides by the batch size, as the official code.
+        normalize: ``batch`` divides by the sum of weights in the batch, as torch's weighted
+            cross-entropy and the PyTorch ports; ``plain`` divides by the batch size, as the
+            reference code.
 
     Shapes:
         logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]`` -> scalar.

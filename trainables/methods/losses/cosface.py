@@ -1,4 +1,4 @@
-"""CosFace: an additive margin on the cosine."""
+"""CosFace loss, with an additive cosine margin."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import cross_entropy_each, full_precision, weighted_mean
+from trainables.functional.class_weights import cross_entropy_each, full_precision, weighted_mean
 from trainables.methods.losses import Loss
 from trainables.methods.method import Range
 
 
 class CosFace(Loss):
-    """Cross-entropy in which the true class has to win by a margin of the cosine.
+    """Cross-entropy with an additive margin on the cosine of the true class.
 
-    ``loss = CE(z - scale * margin * onehot(y), y)`` for logits ``z = scale * cos``: LDAM with one
-    margin for all classes.
+    ``loss = CE(z - scale * margin * onehot(y), y)`` for logits ``z = scale * cos``, that is, LDAM
+    with the same margin for all classes.
 
-    The logits must carry the scale already, as those of the ``cosine`` head do.
+    The logits must be scaled cosines, as those of the head ``cosine``.
 
     Args:
-        margin: m, as a cosine, in [0, 1]. Default 0.35.
-        scale: The scale of the head's logits, > 0. Default 30, the head's; 64 in the paper.
+        margin: Margin of the cosine, in [0, 1]. Default 0.35.
+        scale: Scale of the head's logits, > 0. Default 30, as the head's default; 64 in the paper.
 
     Shapes:
         logits ``[B, C]``, labels ``[B]`` int64 -> scalar.
@@ -34,7 +34,7 @@ class CosFace(Loss):
         arXiv:1801.09414, equation 4; reference code deepinsight/insightface.
 
     Example:
-        >>> loss = CosFace(margin=0.5, scale=2.0)  # log(1 + e): the margin is 0.5 * 2 = 1
+        >>> loss = CosFace(margin=0.5, scale=2.0)  # the margin of the logit is 1, so log(1 + e)
         >>> loss(logits=torch.zeros(1, 2), labels=torch.tensor([1]))
         tensor(1.3133)
     """
@@ -50,6 +50,6 @@ class CosFace(Loss):
         class_weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         logits = full_precision(logits)
-        own = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits)
-        shifted = logits - self.scale * self.margin * own
+        onehot = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits)
+        shifted = logits - self.scale * self.margin * onehot
         return weighted_mean(cross_entropy_each(shifted, labels), labels, class_weights)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from trainables.class_weights import cross_entropy_each, weighted_mean
+from trainables.functional.class_weights import cross_entropy_each, weighted_mean
 from trainables.methods.losses import Loss
 
 
 class CrossEntropy(Loss):
-    """Cross-entropy: the negative log-probability of the true class.
+    """Cross-entropy, the negative log-probability of the true class.
 
     ``loss = mean_i -log softmax(z_i)[y_i]``; with ``class_weights`` the weighted mean
     ``sum_i w_{y_i} l_i / sum_i w_{y_i}``.

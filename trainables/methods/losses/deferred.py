@@ -1,40 +1,44 @@
-"""Deferred re-weighting of any loss that takes class weights."""
+"""Deferred re-weighting (DRW)."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 
-from trainables.class_weights import begun, effective_number_weights, inverse_power_weights
+from trainables.functional.class_weights import (
+    begun,
+    effective_number_weights,
+    inverse_power_weights,
+)
 from trainables.methods.losses import Loss
 from trainables.methods.losses.cross_entropy import CrossEntropy
 from trainables.methods.method import Choice, Range
 
 
 class Deferred(Loss):
-    """Another loss, whose classes are weighted in the last part of training only (DRW).
+    """Deferred re-weighting: a base loss with class weights in the last part of training.
 
-    Before ``start`` the base loss; from then on the base loss with class weights: by effective
-    number ``w_c ~ (1 - beta) / (1 - beta^n_c)`` or by power ``w_c ~ n_c^(-power)``, mean one.
+    From ``start`` on, the base loss gets class weights by effective number,
+    ``w_c ~ (1 - beta) / (1 - beta^n_c)``, or by power, ``w_c ~ n_c^(-power)``, with mean one.
 
     Args:
-        base: The loss, any that takes ``class_weights``. Default cross_entropy.
-        start: Fraction of training, in [0, 1]. Default 0.8: epoch 160 of 200, counted from 0.
+        base: A loss with the argument ``class_weights``. Default cross_entropy.
+        start: Fraction of training, in [0, 1]. Default 0.8, which is epoch 160 of 200, counted from
+            0.
         weighting: ``effective_number`` (default) or ``power``.
-        beta: Of the effective number, in [0, 1). Default 0.9999.
-        power: Of the class count, >= 0. Default 1, inverse counts.
+        beta: Parameter of the effective number, in [0, 1). Default 0.9999.
+        power: Power of the inverse class count, >= 0. Default 1.
 
     Shapes:
         logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]``, progress in [0, 1], features
         ``[B, D]`` if the base needs them -> scalar.
 
-    Lower is better; reduced as the base loss reduces.
+    Lower is better; reduced over the batch by the base loss.
 
     Raises:
-        ValueError: The base loss takes no class weights.
+        ValueError: The base loss has no argument ``class_weights``.
 
     Source:
         Cao et al. 2019, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
@@ -67,11 +71,6 @@ class Deferred(Loss):
             raise ValueError(f"losses/deferred.base: '{self.base.name}' takes no class_weights")
         return self
 
-    def phase(self, progress: float) -> Hashable | None:
-        """Return on which side of ``start`` training is, and the phase of the base."""
-        base = self.base.phase(progress)
-        return None if base is None else (begun(self.start, progress), base)
-
     def __call__(
         self,
         *,
@@ -91,11 +90,11 @@ class Deferred(Loss):
             available["features"] = features
         if begun(self.start, progress):
             available["class_weights"] = self._weights(class_counts)
-        loss: torch.Tensor = self.base.supplied(available)
+        loss: torch.Tensor = self.base.call_with(available)
         return loss
 
     def _weights(self, class_counts: torch.Tensor) -> torch.Tensor:
-        """Return the class weights ``[C]`` of the last part."""
+        """Return the class weights ``[C]`` of the last part of training."""
         if self.weighting == "power":
             return inverse_power_weights(class_counts, power=self.power)
         return effective_number_weights(class_counts, beta=self.beta)

@@ -1,8 +1,7 @@
-"""Flooding: a floor under another loss."""
+"""Flooding, a lower bound of the training loss."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Annotated, Self
 
 import torch
@@ -14,17 +13,17 @@ from trainables.methods.method import Range
 
 
 class Flooding(Loss):
-    """Another loss that is kept from falling below a level: below it, the gradient turns around.
+    """Flooding: the gradient of a base loss changes its sign below a flood level.
 
-    ``loss = |base - level| + level`` on the batch mean of the base loss.
+    ``loss = |base - level| + level`` with the batch mean of the base loss.
 
     Args:
-        base: The loss. Default cross_entropy.
-        level: The flood level, >= 0; 0 is the base loss where that is not negative. Default 0.05.
+        base: The base loss. Default cross_entropy.
+        level: Flood level, >= 0; 0 gives a nonnegative base loss unchanged. Default 0.05.
 
     Shapes:
-        What the base needs of logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]``,
-        features ``[B, D]``, progress in [0, 1] -> scalar.
+        Required inputs of the base, of logits ``[B, C]``, labels ``[B]`` int64, class_counts
+        ``[C]``, features ``[B, D]`` and progress in [0, 1] -> scalar.
 
     Lower is better, down to ``level``.
 
@@ -52,10 +51,6 @@ class Flooding(Loss):
         self.check_base("base", self.base)
         return self
 
-    def phase(self, progress: float) -> Hashable | None:
-        """Return the phase of the base."""
-        return self.base.phase(progress)
-
     def __call__(
         self,
         *,
@@ -73,5 +68,5 @@ class Flooding(Loss):
         }
         if features is not None:
             available["features"] = features
-        loss: torch.Tensor = self.base.supplied(available)
+        loss: torch.Tensor = self.base.call_with(available)
         return (loss - self.level).abs() + self.level

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from trainables.class_weights import (
+from trainables.functional.class_weights import (
     cross_entropy_each,
     full_precision,
     one_versus_rest_each,
@@ -18,19 +18,19 @@ from trainables.methods.method import Choice, Range
 
 
 class Focal(Loss):
-    """Cross-entropy that counts samples less the better they are classified already.
+    """Focal loss, cross-entropy with a factor that down-weights well-classified samples.
 
     ``softmax``: ``mean_i (1 - p_i)^gamma CE_i`` with ``p_i`` the softmax probability of the true
-    class; ``detached``: the same value, no gradient through the factor; ``sigmoid``: one versus the
+    class; ``detached``: the same value without gradient through the factor; ``sigmoid``: one versus
     rest, ``mean_i sum_k (1 - pt_ik)^gamma BCE_ik``.
 
     Args:
         gamma: Focusing parameter, >= 0; 0 is cross-entropy. Default 2, as in the paper.
-        form: Which of the three. Default ``softmax``. For ``sigmoid`` start the linear head's
-            bias with ``bias_start: sigmoid``.
-        variant: How ``class_weights`` enter the softmax forms. ``paper``: weighted mean of
+        form: One of the forms above. Default ``softmax``. With ``sigmoid``, set
+            ``bias_start: sigmoid`` in the linear head.
+        variant: Use of ``class_weights`` in the softmax forms. ``paper``: weighted mean of
             ``(1 - p)^gamma CE``. ``official``: ``mean_i (1 - q_i)^gamma w CE_i`` with
-            ``q_i = exp(-w CE_i)``, as LDAM-DRW has it, where the weight also bends the factor.
+            ``q_i = exp(-w CE_i)``, as LDAM-DRW, where the weight also changes the factor.
 
     Shapes:
         logits ``[B, C]``, labels ``[B]`` int64, class_weights ``[C]`` or none -> scalar.
@@ -77,13 +77,13 @@ class Focal(Loss):
             rest = rest.detach()
         if self.gamma == 0:
             return torch.ones_like(rest)
-        # rest is 0 for a sample that is certain; rest^gamma with gamma < 1 has no gradient there.
+        # rest may be 0, where rest^gamma with gamma < 1 has no gradient
         return rest.clamp(min=torch.finfo(rest.dtype).tiny).pow(self.gamma)
 
 
 def _rest(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the probability of all other classes together, without the rounding of 1 - p."""
+    """Return the total probability of the other classes, exact where 1 - p would be rounded."""
     logits = full_precision(logits)
     probability = torch.softmax(logits, dim=1)
-    own = torch.nn.functional.one_hot(labels, logits.shape[1]).bool()
-    return probability.masked_fill(own, 0.0).sum(dim=1)
+    true_class = torch.nn.functional.one_hot(labels, logits.shape[1]).bool()
+    return probability.masked_fill(true_class, 0.0).sum(dim=1)

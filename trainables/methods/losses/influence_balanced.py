@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
-from trainables.class_weights import (
+from trainables.functional.class_weights import (
     begun,
     cross_entropy_each,
     full_precision,
@@ -19,23 +18,24 @@ from trainables.methods.method import Choice, Range
 
 
 class InfluenceBalanced(Loss):
-    """Samples with a large influence on the decision boundary count less, rare classes more.
+    """Cross-entropy weighted by the inverse influence of samples and the inverse class count.
 
     ``loss = mean_i w_{y_i} CE_i alpha / (|p_i - onehot(y_i)|_1 |h_i|_1 + 1e-3)`` with
-    ``w_c = C / (n_c sum_j 1 / n_j)``, after a first part of training with cross-entropy.
+    ``w_c = C / (n_c sum_j 1 / n_j)``; before ``start``, cross-entropy.
 
     Args:
-        alpha: Factor on the loss, > 0. Default 1000, as in the reference code.
-        start: Fraction of training that uses cross-entropy, in [0, 1]; ``null``: none, weigh
-            from the first step. Default 0.5: epoch 100 of 200.
+        alpha: Factor of the loss, > 0. Default 1000, as in the reference code.
+        start: Fraction of training with cross-entropy, in [0, 1]; ``null`` for none. Default 0.5,
+            which is epoch 100 of 200.
         variant: ``official`` (default) lets the gradient flow through the denominator, as the
-            reference code does; ``paper`` treats the weight of a sample as a constant.
+            reference code; ``paper`` treats the weight of a sample as a constant.
 
     Shapes:
         logits ``[B, C]``, features ``[B, D]`` (the input of the last layer), labels ``[B]`` int64,
         class_counts ``[C]``, progress in [0, 1] -> scalar.
 
-    Lower is better; mean over the batch. A class without samples has the weight of the rarest.
+    Lower is better; mean over the batch. A class without samples has the weight of the rarest
+    class.
 
     Source:
         Park et al. 2021, "Influence-Balanced Loss for Imbalanced Visual Classification",
@@ -56,10 +56,6 @@ class InfluenceBalanced(Loss):
     start: Annotated[float | None, Field(ge=0, le=1), Choice((0.5, 0.8))] = 0.5
     variant: Literal["paper", "official"] = "official"
 
-    def phase(self, progress: float) -> Hashable | None:
-        """Return on which side of ``start`` training is."""
-        return begun(self.start, progress)
-
     def __call__(
         self,
         *,
@@ -79,5 +75,5 @@ class InfluenceBalanced(Loss):
         if self.variant == "paper":
             influence = influence.detach()
         weights = inverse_power_weights(class_counts, power=1.0).to(entropy)[labels]
-        # 1e-3 keeps the weight of a sample without influence finite (the reference code's value).
+        # 1e-3, as in the reference code, keeps the weight of a sample without influence finite
         return (weights * entropy * self.alpha / (influence + 1e-3)).mean()

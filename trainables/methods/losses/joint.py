@@ -1,8 +1,7 @@
-"""A loss on logits and a contrastive loss, together."""
+"""Sum of a classification and a contrastive loss."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
@@ -14,33 +13,34 @@ from trainables.methods.losses.supcon import SupCon
 from trainables.methods.method import Choice, Range
 
 if TYPE_CHECKING:
-    from trainables.companion import Companion
+    from trainables.models.contrastive_module import ContrastiveModule
 
 
 class Joint(Loss):
     """A loss on logits plus a weighted contrastive loss on projections of the same features.
 
     ``constant``: ``base + weight * contrast``. ``cumulative``: ``(1 - a) * base + a * weight *
-    contrast`` with ``a = 1 - progress^2``, which learns features first and the classifier later.
+    contrast`` with ``a = 1 - progress^2``, which shifts training from features to classifier.
 
     Args:
-        base: Trains the head; any loss on logits. Default cross_entropy.
-        contrast: Trains the features; any loss on projections alone. Default supcon.
-        weight: Of the contrastive loss, >= 0. Default 0.35 (BCL's released recipe).
+        base: Loss on logits, which trains the head. Default cross_entropy.
+        contrast: Loss on projections only, which trains the features. Default supcon.
+        weight: Weight of the contrastive loss, >= 0. Default 0.35, as in the recipe of BCL's
+            reference code.
         schedule: ``"constant"`` (BCL) or ``"cumulative"`` (Hybrid-SC and Hybrid-PSC, with weight
             1).
 
     Shapes:
-        What the base needs of logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]``,
-        features ``[B, D]``, progress in [0, 1]; what the contrast needs of projections ``[N, P]``,
-        projection_labels ``[N]`` (``labels`` if not given), prototypes ``[C, P]``, class_means
-        ``[C, P]`` -> scalar.
+        Required inputs of the base, of logits ``[B, C]``, labels ``[B]`` int64, class_counts
+        ``[C]``, features ``[B, D]`` and progress in [0, 1]; required inputs of the contrast, of
+        projections ``[N, P]``, projection_labels ``[N]`` (by default ``labels``), prototypes
+        ``[C, P]`` and class_means ``[C, P]`` -> scalar.
 
-    Lower is better. The schedule moves with every step; the released codes move it per epoch, where
-    both agree.
+    Lower is better. The schedule changes at every step, in the reference codes at every epoch; at
+    the start of an epoch both are equal.
 
     Raises:
-        ValueError: The base works on projections, or the contrast on something else.
+        ValueError: The base uses projections, or the contrast uses logits.
 
     Source:
         Wang et al. 2021, "Contrastive Learning based Hybrid Networks for Long-Tailed Image
@@ -67,35 +67,30 @@ class Joint(Loss):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
-        if "projections" in self.base.takes():
+        if "projections" in self.base.accepted_inputs():
             raise ValueError(
-                f"losses/joint.base: must be a loss on logits alone; received '{self.base.name}'"
+                f"losses/joint.base: must be a loss on logits only; received '{self.base.name}'"
             )
-        if "projections" not in self.contrast.needs() or self.contrast.trains_head():
+        if "projections" not in self.contrast.required_inputs() or self.contrast.trains_head():
             raise ValueError(
-                f"losses/joint.contrast: must be a loss on projections alone; "
+                f"losses/joint.contrast: must be a loss on projections only; "
                 f"received '{self.contrast.name}'"
             )
         self.check_base("base", self.base)
         self.check_base("contrast", self.contrast)
         return self
 
-    def build(self, num_features: int, num_classes: int) -> Companion | None:
+    def build(self, num_features: int, num_classes: int) -> ContrastiveModule | None:
         return self.contrast.build(num_features, num_classes)
 
     def share(self, progress: float) -> float:
-        """Return ``a``, how much of a ``cumulative`` loss is the contrast's.
+        """Return ``a``, the factor of the contrastive loss in the schedule ``cumulative``.
 
         Example:
             >>> Joint().share(0.5)
             0.75
         """
         return 1.0 - progress**2
-
-    def phase(self, progress: float) -> Hashable | None:
-        """Return the phases of both losses, where the schedule does not move."""
-        phases = (self.base.phase(progress), self.contrast.phase(progress))
-        return None if None in phases or self.schedule != "constant" else phases
 
     def __call__(
         self,
@@ -121,10 +116,10 @@ class Joint(Loss):
             "class_means": class_means,
         }
         available = {name: value for name, value in available.items() if value is not None}
-        classification: torch.Tensor = self.base.supplied(available)
+        classification: torch.Tensor = self.base.call_with(available)
         if projection_labels is not None:
             available["labels"] = projection_labels
-        contrast: torch.Tensor = self.weight * self.contrast.supplied(available)
+        contrast: torch.Tensor = self.weight * self.contrast.call_with(available)
         if self.schedule == "constant":
             return classification + contrast
         share = self.share(progress)

@@ -8,38 +8,38 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import class_prior, full_precision
+from trainables.functional.class_weights import class_prior, full_precision
 from trainables.methods.losses import Loss
 from trainables.methods.losses.balanced_softmax import BalancedSoftmax
 from trainables.methods.method import Range
 
-TINY = 1e-9  # inside of logarithms, as in the reference code
-NO_SAMPLE = 1e-8  # added to a class's number of samples in the batch, as there
+TINY = 1e-9  # added inside logarithms, as in the reference code
+NO_SAMPLE = 1e-8  # added to a class's number of samples in the batch, as in the reference code
 
 
 class LADE(Loss):
-    """Balanced softmax, and a bound that frees the logits of the training prior.
+    """Balanced softmax plus a Donsker-Varadhan bound that removes the training prior from logits.
 
     ``loss = mean_i CE(z_i + log pi, y_i) + weight * sum_c pi_c (lambda S_c^2 + S_c - P_c)``. For
-    each class c, ``P_c`` is the mean logit of its own samples in the batch, and
-    ``S_c = log mean_i exp(z_ic - log pi_c - log C)`` that of all samples as if classes were alike:
-    the regularised Donsker-Varadhan bound of how much a sample and its class have in common.
-    Predict from the plain logits.
+    each class c, ``P_c`` is the mean logit of the samples of class c in the batch, and
+    ``S_c = log mean_i exp(z_ic - log pi_c - log C)`` is over all samples, reweighted to a uniform
+    prior. The second term is the regularized Donsker-Varadhan bound of the mutual information
+    between sample and class. Predictions use the logits without the prior.
 
     Args:
-        weight: Of the bound, >= 0; 0 is balanced softmax. Default 0.1.
-        regularizer: lambda, >= 0: keeps the bound's second part near zero. Default 0.1.
+        weight: Weight of the bound, >= 0; 0 is balanced softmax. Default 0.1.
+        regularizer: lambda, >= 0; penalizes ``S_c^2``. Default 0.1.
 
     Shapes:
         logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]`` -> scalar.
 
-    Lower is better; it can be negative. A class without samples in the batch has ``P_c = 0``; one
-    without training samples has no share. Every worker's batch gives a bound of its own; their mean
-    is used.
+    Lower is better; may be negative. A class without samples in the batch has ``P_c = 0``; a class
+    without training samples has weight ``pi_c = 0``. With several workers, the bound is the mean of
+    the workers' bounds.
 
     Source:
         Hong et al. 2021, "Disentangling Label Distribution for Long-tailed Visual Recognition",
-        arXiv:2012.00321; the sum of both parts and its defaults as in shijxcs/LIFT,
+        arXiv:2012.00321; the sum of both terms and the defaults are those of shijxcs/LIFT,
         utils/losses.py.
 
     Example:
@@ -66,11 +66,11 @@ class LADE(Loss):
     def _bound(
         self, logits: torch.Tensor, labels: torch.Tensor, log_prior: torch.Tensor
     ) -> torch.Tensor:
-        """Return the bound of each class ``[C]``."""
+        """Return the Donsker-Varadhan bound of each class ``[C]``."""
         samples, classes = logits.shape
-        # one_hot would wait for the device to look at the labels
-        own = (labels[:, None] == torch.arange(classes, device=labels.device)).to(logits)
-        first = (own * logits).sum(0) / (own.sum(0) + NO_SAMPLE)
-        alike = logits - log_prior + math.log(1 / classes + TINY)
-        second = alike.logsumexp(0) - math.log(samples)
+        # a comparison instead of one_hot, which synchronizes to validate the labels
+        member = (labels[:, None] == torch.arange(classes, device=labels.device)).to(logits)
+        first = (member * logits).sum(0) / (member.sum(0) + NO_SAMPLE)
+        uniform = logits - log_prior + math.log(1 / classes + TINY)
+        second = uniform.logsumexp(0) - math.log(samples)
         return first - second - self.regularizer * second.square()

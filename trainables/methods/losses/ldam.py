@@ -1,14 +1,13 @@
-"""Label-distribution-aware margin loss."""
+"""Label-distribution-aware margin loss (LDAM)."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Annotated
 
 import torch
 from pydantic import Field
 
-from trainables.class_weights import (
+from trainables.functional.class_weights import (
     begun,
     cross_entropy_each,
     effective_number_weights,
@@ -21,34 +20,35 @@ from trainables.methods.method import Choice, Range
 
 
 class LDAM(Loss):
-    """Cross-entropy with a margin that grows for rare classes, re-weighted late in training.
+    """Cross-entropy with larger margins for rarer classes, and deferred re-weighting (DRW).
 
-    ``m_c = max_margin * (n_c / n_min)^(-1/4)``, so the rarest class has ``max_margin``;
-    ``loss = CE(z - scale * m_y * onehot(y), y)``. From ``reweight_from`` on, the weighted mean with
-    effective-number weights (deferred re-weighting, DRW).
+    ``loss = CE(z - scale * m_y * onehot(y), y)`` with ``m_c = max_margin * (n_c / n_min)^(-1/4)``,
+    so the rarest class has ``max_margin``. From ``reweight_from`` on, the mean is weighted by the
+    effective number of samples.
 
-    The logits must carry the scale already, as those of the ``cosine`` head do.
+    The logits must be scaled cosines, as those of the head ``cosine``.
 
     Args:
         max_margin: Margin of the rarest class, as a cosine, > 0. Default 0.5.
-        scale: The scale of the head's logits, > 0. Default 30.
+        scale: Scale of the head's logits, > 0. Default 30.
         reweight_from: Fraction of training after which classes are weighted, in [0, 1]; ``null``
-            never. Default 0.8: epoch 160 of 200, counted from 0.
-        beta: Of the effective-number weights, in [0, 1). Default 0.9999.
+            for never. Default 0.8, which is epoch 160 of 200, counted from 0.
+        beta: Parameter of the effective number, in [0, 1). Default 0.9999.
 
     Shapes:
         logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]``, progress in [0, 1] -> scalar.
 
-    Lower is better; mean over the batch. Without ``progress`` the weights stay off;
-    ``class_weights`` replace them. A class without samples has the margin of the rarest class.
+    Lower is better; mean over the batch. Without ``progress`` classes are not weighted; the
+    argument ``class_weights`` replaces the effective-number weights. A class without samples has
+    the margin of the rarest class.
 
     Source:
         Cao et al. 2019, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
-        arXiv:1906.07413, equations 11-13; reference code kaidic/LDAM-DRW, where the scale is in
-        the loss and the head gives plain cosines; the value is the same.
+        arXiv:1906.07413, equations 11-13; reference code kaidic/LDAM-DRW, in which the loss instead
+        of the head applies the scale, with the same value.
 
     Example:
-        >>> loss = LDAM(max_margin=0.5, scale=2.0)  # log(1 + e): the margin is 0.5 * 2 = 1
+        >>> loss = LDAM(max_margin=0.5, scale=2.0)  # the margin of the logit is 1, so log(1 + e)
         >>> loss(
         ...     logits=torch.zeros(1, 2),
         ...     labels=torch.tensor([1]),
@@ -63,13 +63,9 @@ class LDAM(Loss):
     beta: Annotated[float, Field(ge=0, lt=1), Choice((0.99, 0.999, 0.9999))] = 0.9999
 
     def margins(self, class_counts: torch.Tensor) -> torch.Tensor:
-        """Return the margin of every class ``[C]`` in float64, as a cosine."""
+        """Return the margin of each class ``[C]`` in float64, as a cosine."""
         counts = filled_counts(class_counts)
         return self.max_margin * (counts / counts.min()).pow(-0.25)
-
-    def phase(self, progress: float) -> Hashable | None:
-        """Return on which side of ``reweight_from`` training is."""
-        return begun(self.reweight_from, progress)
 
     def __call__(
         self,

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import (
+from trainables.functional.class_weights import (
     class_prior,
     cross_entropy_each,
     full_precision,
@@ -20,18 +20,18 @@ from trainables.methods.method import Range
 class LogitAdjustment(Loss):
     """Cross-entropy on logits shifted by the log class prior, so that rare classes get a margin.
 
-    ``loss = mean_i CE(z_i + log(pi^tau + 1e-12), y_i)`` with ``pi_c = n_c / N``. Predict from the
-    unshifted logits; don't adjust them once more after training.
+    ``loss = mean_i CE(z_i + log(pi^tau + 1e-12), y_i)`` with ``pi_c = n_c / N``. Predictions use
+    the unshifted logits; a further adjustment after training would correct twice.
 
     Args:
-        tau: Strength, >= 0: 0 is cross-entropy, 1 minimises the balanced error. Default 1.
+        tau: Strength, >= 0; 0 is cross-entropy, 1 minimizes the balanced error. Default 1.
 
     Shapes:
         logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]``, class_weights ``[C]`` or
         none -> scalar.
 
-    Lower is better; mean over the batch. The prior is computed in float64. A class without samples
-    is shifted by log(1e-12), which is -27.6.
+    Lower is better; mean over the batch. The prior is computed in float64. The logit of a class
+    without samples is shifted by log(1e-12), which is -27.6.
 
     Source:
         Menon et al. 2020, "Long-Tail Learning via Logit Adjustment", arXiv:2007.07314, equation 10;
@@ -58,7 +58,7 @@ class LogitAdjustment(Loss):
         class_weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         logits = full_precision(logits)
-        # The epsilon keeps the shift of an absent class finite; large tau saturates there as well.
+        # the epsilon keeps the shift finite for absent classes and for large tau
         shift = torch.log(class_prior(class_counts).pow(self.tau) + 1e-12)
         each = cross_entropy_each(logits + shift.to(logits), labels)
         return weighted_mean(each, labels, class_weights)

@@ -1,4 +1,4 @@
-"""Parametric contrastive loss."""
+"""Parametric contrastive loss (PaCo)."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import class_prior, full_precision
-from trainables.contrast import EMPTY, itself, similarities
+from trainables.functional.class_weights import class_prior, full_precision
+from trainables.functional.contrast import EMPTY, itself, similarities
 from trainables.methods.losses import Loss
 from trainables.methods.method import Range
 
 if TYPE_CHECKING:
-    from trainables.companion import Companion
+    from trainables.models.contrastive_module import ContrastiveModule
 
 
 class PaCo(Loss):
-    """Parametric contrastive: class logits and other samples share one softmax.
+    """Parametric contrastive loss, one softmax over class logits and similarities to samples.
 
-    For an anchor the candidates are the C logits ``z + log(pi + 1e-9)``, the other projections of
-    the batch and those of a queue, as ``z_i z_a / T``. ``loss = mean_i -(log p_{i,y} + alpha
-    sum_{a in P(i)} log p_{i,a}) / (1 + alpha |P(i)|)`` with ``p`` the softmax over all candidates.
-    The logits' own term trains the head; no ``joint`` is needed.
+    The softmax ``p`` of an anchor i is over the C logits ``z + log(pi + 1e-9)``, and the
+    similarities ``z_i z_a / T`` to the other projections of the batch and to those of a queue.
+    ``loss = mean_i -(log p_{i,y} + alpha sum_{a in P(i)} log p_{i,a}) / (1 + alpha |P(i)|)``.
+    The class logits train the head, so that ``joint`` is not needed.
 
     Args:
-        alpha: Weight of a sample of the same class, >= 0; the own logit has weight 1. Default
-            0.01 (the released recipe for CIFAR-100-LT).
-        temperature: T > 0. Default 0.05 (the same).
-        queue_size: Projections of earlier batches, >= 0. Default 1024 (the same).
-        dimension: Width P of the projections. Default 32 (the same).
+        alpha: Weight of a positive sample, >= 0; the logit of the true class has weight 1. Default
+            0.01, as all defaults from the reference recipe for CIFAR-100-LT.
+        temperature: T > 0. Default 0.05.
+        queue_size: Number of projections of earlier batches, >= 1. Default 1024.
+        dimension: Width P of the projections. Default 32.
 
     Shapes:
         logits ``[M, C]`` of the anchors, which are the first M rows of projections ``[N, P]`` (unit
         norm) and labels ``[N]`` int64; class_counts ``[C]``; queue ``[Q, P]`` and queue_labels
-        ``[Q]`` (-1: empty place) -> scalar.
+        ``[Q]`` (-1 for an unfilled entry) -> scalar.
 
-    Lower is better; mean over the anchors. All rows of a batch are anchors here, and the projector
-    itself makes the queue, as in the authors' later GPaCo; the released code takes one view as
-    anchors and a second network, a moving average, for the other and for the queue.
+    Lower is better; mean over the anchors. As in the authors' later GPaCo, all rows of a batch are
+    anchors and the queue is filled by the trained projector. In PaCo's reference code, the rows of
+    one view are anchors, and a moving-average network computes the other view and the queue.
 
     Source:
         Cui et al. 2021, "Parametric Contrastive Learning", arXiv:2107.12028, equation 3; reference
         code dvlab-research/Parametric-Contrastive-Learning, PaCo/LT/losses.py (with beta, gamma and
-        supt 1). Without a moving average: Cui et al. 2022, "Generalized Parametric Contrastive
-        Learning", arXiv:2209.12400.
+        supt 1). Cui et al. 2022, "Generalized Parametric Contrastive Learning" (GPaCo),
+        arXiv:2209.12400, has no moving average.
 
     Example:
-        A batch of one and no queue is logit-adjusted cross-entropy: -log(3 / 4).
+        A batch of one and an empty queue give logit-adjusted cross-entropy, -log(3 / 4).
 
         >>> PaCo()(
         ...     logits=torch.zeros(1, 2),
@@ -65,10 +65,10 @@ class PaCo(Loss):
     queue_size: Annotated[int, Field(ge=1)] = 1024
     dimension: Annotated[int, Field(ge=1)] = 32
 
-    def build(self, num_features: int, num_classes: int) -> Companion:
-        from trainables.companion import Companion
+    def build(self, num_features: int, num_classes: int) -> ContrastiveModule:
+        from trainables.models.contrastive_module import ContrastiveModule
 
-        return Companion(
+        return ContrastiveModule(
             num_features, views=2, dimension=self.dimension, queue_size=self.queue_size
         )
 
@@ -89,8 +89,8 @@ class PaCo(Loss):
         everything = torch.cat([projections, queue.to(projections)])
         pairs = similarities(projections[:anchors], everything, temperature=self.temperature)
         columns = torch.cat([labels, queue_labels.to(labels)])
-        own = itself(len(columns), labels)[:anchors]
-        absent = own | (columns == EMPTY)
+        self_pairs = itself(len(columns), labels)[:anchors]
+        absent = self_pairs | (columns == EMPTY)
         positive = (labels[:anchors, None] == columns) & ~absent
         candidates = torch.cat([adjusted, pairs.masked_fill(absent, -torch.inf)], dim=1)
         log_probability = candidates.log_softmax(dim=1)

@@ -1,4 +1,4 @@
-"""Prototypical supervised contrastive loss."""
+"""Prototypical supervised contrastive loss (PSC)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from pydantic import Field
 
-from trainables.contrast import similarities
+from trainables.functional.contrast import similarities
 from trainables.methods.losses import Loss
 from trainables.methods.method import Choice, Range
 
 if TYPE_CHECKING:
-    from trainables.companion import Companion
+    from trainables.models.contrastive_module import ContrastiveModule
 
 
 class PSC(Loss):
-    """Prototypical supervised contrastive: a projection is drawn to its class's learned prototype.
+    """Prototypical supervised contrastive loss, with a learned prototype as each sample's positive.
 
-    ``loss = mean_i -log(exp(z_i c_y / T) / sum_{j != y} exp(z_i c_j / T))``, the prototypes ``c``
-    of unit norm. It trains no head: use it in ``joint``. Memory grows with the classes, not with
-    the square of the batch, and a class of one image has a positive too.
+    ``loss = mean_i -log(exp(z_i c_y / T) / sum_{j != y} exp(z_i c_j / T))`` with prototypes ``c``
+    of unit norm. The loss does not train the head; use it in ``joint``. Memory grows with the
+    number of classes instead of the square of the batch size, and a class of one image has a
+    positive.
 
     Args:
-        temperature: T > 0. Default 0.1 (the paper on CIFAR-100; 1 on CIFAR-10).
-        denominator: ``"others"`` leaves the own prototype out of the denominator, as the paper's
-            equation does (the loss can be negative); ``"all"`` is the ordinary softmax that many
-            re-implementations use.
+        temperature: T > 0. Default 0.1, the paper's for CIFAR-100 (1 for CIFAR-10).
+        denominator: ``"others"`` leaves the true class's prototype out of the denominator, as in
+            the paper's equation (the loss may be negative); ``"all"`` is the softmax, as in many
+            re-implementations.
         dimension: Width P of the projections. Default 128.
 
     Shapes:
@@ -37,7 +38,7 @@ class PSC(Loss):
 
     Source:
         Wang et al. 2021, "Contrastive Learning based Hybrid Networks for Long-Tailed Image
-        Classification", arXiv:2103.14267, equation 5. The released code was not at hand.
+        Classification", arXiv:2103.14267, equation 5; not compared with reference code.
 
     Example:
         >>> given = {
@@ -55,10 +56,10 @@ class PSC(Loss):
     denominator: Annotated[Literal["others", "all"], Choice(("others", "all"))] = "others"
     dimension: Annotated[int, Field(ge=1)] = 128
 
-    def build(self, num_features: int, num_classes: int) -> Companion:
-        from trainables.companion import Companion
+    def build(self, num_features: int, num_classes: int) -> ContrastiveModule:
+        from trainables.models.contrastive_module import ContrastiveModule
 
-        return Companion(num_features, dimension=self.dimension, num_prototypes=num_classes)
+        return ContrastiveModule(num_features, dimension=self.dimension, num_prototypes=num_classes)
 
     def __call__(
         self, *, projections: torch.Tensor, prototypes: torch.Tensor, labels: torch.Tensor
@@ -66,6 +67,6 @@ class PSC(Loss):
         logits = similarities(projections, prototypes, temperature=self.temperature)
         if self.denominator == "all" or len(prototypes) == 1:
             return torch.nn.functional.cross_entropy(logits, labels)
-        own = torch.nn.functional.one_hot(labels, len(prototypes)).bool()
-        others = logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
+        true_class = torch.nn.functional.one_hot(labels, len(prototypes)).bool()
+        others = logits.masked_fill(true_class, -torch.inf).logsumexp(dim=1)
         return (others - logits.gather(1, labels[:, None])[:, 0]).mean()

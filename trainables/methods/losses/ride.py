@@ -1,36 +1,35 @@
-"""RIDE: experts that are right in different ways."""
+"""RIDE loss for diverse experts."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Annotated
 
 import torch
 from pydantic import Field
 
-from trainables.class_weights import begun, class_prior, full_precision
+from trainables.functional.class_weights import begun, class_prior, full_precision
 from trainables.methods.losses import Loss
 from trainables.methods.losses.ldam import LDAM
 from trainables.methods.method import Choice, Range
 
 
 class RIDE(Loss):
-    """A margin loss for each expert, less its distance from the mean of all experts.
+    """LDAM loss of each expert minus the expert's divergence from the mean of all experts.
 
     ``loss = sum_e LDAM(z_e, y) - diversity * T^2 * KL(softmax(mean z / T_c) || softmax(z_e /
     T_c))``; the mean has no gradient. From ``reweight_from`` on, LDAM weights classes and the
-    temperature ``T_c`` falls with the class size, ``T`` being its mean. Needs the head ``experts``.
+    temperature ``T_c`` is lower for rarer classes; ``T`` is its mean. Needs the head ``experts``.
 
     Args:
-        diversity: Factor of the distance, >= 0. Default 0.45 (released CIFAR recipe).
+        diversity: Factor of the divergence, >= 0. Default 0.45 (reference recipe for CIFAR).
         temperature: T before ``reweight_from``, > 0. Default 1.
-        spread: How far ``T_c`` falls, in [0, 1). Default 0.05.
+        spread: Relative decrease of ``T_c`` for rare classes, in [0, 1). Default 0.05.
         max_margin: Margin of the rarest class as a cosine, >= 0. Default 0.5, for experts with
-            scaled logits (``{experts: {base: cosine}}``); 0, plain cross-entropy, for others.
+            scaled cosine logits (``{experts: {base: cosine}}``); set 0 (cross-entropy) for others.
         scale: Scale of the experts' logits. Default 30.
-        reweight_from: Fraction of training, in [0, 1]; ``null`` never. Default 0.8. The released
-            code starts one epoch later.
-        beta: Of the effective-number weights, in [0, 1). Default 0.9999.
+        reweight_from: Fraction of training, in [0, 1]; ``null`` for never. Default 0.8. The
+            reference code starts one epoch later.
+        beta: Parameter of the effective number, in [0, 1). Default 0.9999.
 
     Shapes:
         logits ``[B, C]`` (the experts' mean), expert_logits ``[B, E, C]``, labels ``[B]`` int64,
@@ -41,10 +40,10 @@ class RIDE(Loss):
     Source:
         Wang et al. 2021, "Long-tailed Recognition by Routing Diverse Distribution-Aware Experts",
         arXiv:2010.01809, equations 2 and 3; reference code frank-xwang/RIDE-LongTailRecognition,
-        model/loss.py. Its routing (stage 2) is the rebalancer ``expert_routing``.
+        model/loss.py. RIDE's expert routing is the rebalancer ``expert_routing``.
 
     Example:
-        >>> alike = torch.zeros(1, 2, 2)  # 2 log 2: no margin, and no distance
+        >>> alike = torch.zeros(1, 2, 2)  # without margin and divergence, 2 log 2
         >>> RIDE(max_margin=0.0)(
         ...     logits=alike.mean(1), expert_logits=alike, labels=torch.tensor([0]),
         ...     class_counts=torch.tensor([1, 1]))
@@ -60,14 +59,10 @@ class RIDE(Loss):
     beta: Annotated[float, Field(ge=0, lt=1), Choice((0.99, 0.999, 0.9999))] = 0.9999
 
     def temperatures(self, class_counts: torch.Tensor) -> torch.Tensor:
-        """Return ``T_c`` ``[C]`` late in training, float64: ``temperature`` for the largest."""
+        """Return ``T_c`` ``[C]`` after ``reweight_from``, float64, at most ``temperature``."""
         prior = class_prior(class_counts)
         scaled = len(prior) * prior * self.spread + 1 - self.spread
         return self.temperature * scaled / scaled.max()
-
-    def phase(self, progress: float) -> Hashable | None:
-        """Return on which side of ``reweight_from`` training is."""
-        return begun(self.reweight_from, progress)
 
     def __call__(
         self,
@@ -82,7 +77,7 @@ class RIDE(Loss):
         temperature = torch.full_like(mean[0], self.temperature)
         if begun(self.reweight_from, progress):
             temperature = self.temperatures(class_counts).to(mean)
-        # a margin of zero is written as a tiny one: LDAM's must be positive
+        # LDAM's margin must be positive, so a tiny margin replaces zero
         margin = LDAM(
             max_margin=self.max_margin or 1e-12,
             scale=self.scale,
@@ -92,8 +87,8 @@ class RIDE(Loss):
         target = (mean / temperature).softmax(dim=1)
         total = mean.new_zeros(())
         for expert in experts.unbind(dim=1):
-            own = (expert / temperature).log_softmax(dim=1)
-            distance = torch.nn.functional.kl_div(own, target, reduction="batchmean")
+            log_probability = (expert / temperature).log_softmax(dim=1)
+            distance = torch.nn.functional.kl_div(log_probability, target, reduction="batchmean")
             total = total - self.diversity * temperature.mean().square() * distance
             total = total + margin(
                 logits=expert, labels=labels, class_counts=class_counts, progress=progress

@@ -1,4 +1,4 @@
-"""SADE: three experts for three test distributions."""
+"""SADE loss for three experts with different priors."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from trainables.class_weights import class_prior, cross_entropy_each, full_precision
+from trainables.functional.class_weights import class_prior, cross_entropy_each, full_precision
 from trainables.methods.losses import Loss
 from trainables.methods.method import Range
 
 
 class SADE(Loss):
-    """Three experts: one for the distribution as it is, one for a uniform one, one turned around.
+    """Losses of three experts for long-tailed, uniform and inverse long-tailed test priors.
 
-    ``loss = CE(z_1) + CE(z_2 + log pi) + CE(z_3 + log pi - tau log pi~)``, ``pi~`` the same prior
-    with the classes' ranks reversed. Needs the head ``experts`` with three experts.
+    ``loss = CE(z_1) + CE(z_2 + log pi) + CE(z_3 + log pi - tau log pi~)``, where ``pi~`` is the
+    prior with reversed ranks. Requires the head ``experts`` with three experts.
 
     Args:
-        tau: How far the third expert leans towards rare classes, >= 0. Default 2.
+        tau: Strength of the third expert's inverse prior, >= 0. Default 2.
 
     Shapes:
         expert_logits ``[B, 3, C]``, labels ``[B]`` int64, class_counts ``[C]`` -> scalar.
 
-    Lower is better; the sum of three means over the batch. Logarithms have 1e-9 inside, so that an
-    absent class is finite.
+    Lower is better; the sum of three means over the batch. 1e-9 is added inside logarithms, so that
+    the prior of an absent class is finite.
 
     Raises:
         ValueError: There are not three experts.
@@ -33,11 +33,11 @@ class SADE(Loss):
     Source:
         Zhang et al. 2022, "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic
         Long-Tailed Recognition", arXiv:2107.09249, equations 1 to 3; reference code
-        Vanint/SADE-AgnosticLT, model/loss.py. The weights of the experts that it learns on
-        unlabelled images are the rebalancer ``expert_weights``; before it the mean decides.
+        Vanint/SADE-AgnosticLT, model/loss.py. The rebalancer ``expert_weights`` learns SADE's
+        expert weights on unlabelled images; by default experts have equal weights.
 
     Example:
-        >>> SADE()(  # log 2 three times: equal counts
+        >>> SADE()(  # with equal counts, 3 log 2
         ...     expert_logits=torch.zeros(1, 3, 2), labels=torch.tensor([0]),
         ...     class_counts=torch.tensor([4, 4]))
         tensor(2.0794)
@@ -49,7 +49,7 @@ class SADE(Loss):
 
     @staticmethod
     def inverse_prior(class_counts: torch.Tensor) -> torch.Tensor:
-        """Return the prior ``[C]`` (float64) that the rarest class has of the largest, and so on.
+        """Return the prior ``[C]`` (float64) with reversed ranks; the rarest class has the largest.
 
         Example:
             >>> SADE.inverse_prior(torch.tensor([5, 1, 2])).tolist()

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import (
+from trainables.functional.class_weights import (
     cross_entropy_each,
     filled_counts,
     full_precision,
@@ -19,11 +19,11 @@ from trainables.methods.method import Range
 
 
 class Seesaw(Loss):
-    """Cross-entropy that pushes rare classes down less, unless they are confused with the truth.
+    """Cross-entropy with reduced penalties on rare classes, increased again for misclassifications.
 
     ``loss = mean_i -log(exp(z_y) / (exp(z_y) + sum_{j != y} M_yj C_ij exp(z_j)))`` with the
-    mitigation ``M_yj = min(1, n_j / n_y)^p`` and the compensation ``C_ij = max(1, s_j / s_y)^q``,
-    where s is the softmax probability, without gradient.
+    mitigation factor ``M_yj = min(1, n_j / n_y)^p`` and the compensation factor
+    ``C_ij = max(1, s_j / s_y)^q``, where s is the softmax probability, without gradient.
 
     Args:
         p: Strength of the mitigation, >= 0. Default 0.8.
@@ -35,16 +35,16 @@ class Seesaw(Loss):
         logits ``[B, C]``, labels ``[B]`` int64, class_counts ``[C]``, class_weights ``[C]`` or
         none -> scalar.
 
-    Lower is better; mean over the batch. A class without samples counts as the rarest. Equal
+    Lower is better; mean over the batch. A class without samples counts as the rarest class. Equal
     counts and q = 0 give cross-entropy.
 
     Source:
         Wang et al. 2020, "Seesaw Loss for Long-Tailed Instance Segmentation", arXiv:2008.10032,
-        equations 4-8; reference code open-mmlab/mmpretrain, which counts samples while it trains:
-        here the counts are the training set's, so that the loss has no state.
+        equations 4-8; reference code open-mmlab/mmpretrain, which counts the samples seen so far;
+        this loss uses the counts of the training set and has no state.
 
     Example:
-        >>> Seesaw(p=1.0, q=0.0)(  # n_j / n_y = 1/3: log(1 + 1/3)
+        >>> Seesaw(p=1.0, q=0.0)(  # n_j / n_y = 1/3 gives log(1 + 1/3)
         ...     logits=torch.zeros(1, 2),
         ...     labels=torch.tensor([0]),
         ...     class_counts=torch.tensor([3, 1]),
@@ -68,8 +68,8 @@ class Seesaw(Loss):
         log_counts = filled_counts(class_counts).log().to(logits)
         mitigation = self.p * (log_counts[None, :] - log_counts[labels, None]).clamp(max=0)
         log_scores = torch.log_softmax(logits.detach(), dim=1)
-        own = log_scores.gather(1, labels[:, None]).clamp(min=math.log(self.smallest))
-        compensation = self.q * (log_scores - own).clamp(min=0)
+        true_score = log_scores.gather(1, labels[:, None]).clamp(min=math.log(self.smallest))
+        compensation = self.q * (log_scores - true_score).clamp(min=0)
         other = 1 - torch.nn.functional.one_hot(labels, logits.shape[1])
         shifted = logits + (mitigation + compensation) * other
         return weighted_mean(cross_entropy_each(shifted, labels), labels, class_weights)

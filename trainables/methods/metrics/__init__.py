@@ -1,4 +1,4 @@
-"""Shelf: metrics. One file per method; the contract is `Metric`."""
+"""Metrics, one per file; base class `Metric`."""
 
 from trainables.methods.method import Method
 

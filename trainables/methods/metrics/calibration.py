@@ -67,4 +67,4 @@ class Calibration(Metric):
         index = torch.bucketize(probability.contiguous(), edges[1:-1].to(probability.device))
         counts = torch.bincount(index, minlength=self.bins)
         excess = torch.bincount(index, weights=happened - probability, minlength=self.bins)
-        return counts / len(probability), (excess / counts.clamp_min(1)).abs()
+        return counts.double() / len(probability), (excess / counts.clamp_min(1)).abs()

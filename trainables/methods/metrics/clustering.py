@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from trainables.matching import adjusted_rand, match_clusters, mutual_information
+from trainables.features.matching import adjusted_rand, match_clusters, mutual_information
 from trainables.methods.metrics import Metric
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from trainables.features.matching import silhouette
 from trainables.methods.metrics import Metric
 
 
@@ -98,9 +99,5 @@ def _classes(
     if between > 0:
         result["intra_inter"] = float(within / between)
     if len(classes) < len(labels):
-        from sklearn.metrics import silhouette_score
-
-        result["silhouette"] = float(
-            silhouette_score(distances.numpy(), own.numpy(), metric="precomputed")
-        )
+        result["silhouette"] = silhouette(distances, own)
     return result

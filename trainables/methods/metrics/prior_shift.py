@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import torch
 
-from trainables.methods.metrics import Metric
-from trainables.prior_shift import (
+from trainables.functional.prior_shift import (
     FACTORS,
     accuracy_under,
     exchange_prior,
     held_prior_strength,
     shifted_prior,
 )
+from trainables.methods.metrics import Metric
 
 
 class PriorShift(Metric):
@@ -18,8 +18,8 @@ class PriorShift(Metric):
     ``prior_shift/forward_50``: accuracy if the most frequent training class were 50 times as
     frequent in the test as the rarest, falling exponentially between them; ``backward_50``: if the
     rarest were; the same for 25, 10, 5 and 2. Each class's accuracy is weighted by the prior: no
-    sample is drawn again. ``.../known``: the same where the prior is known, so that the prior which
-    the logits hold is exchanged for it: ``z - s log pi_train + log pi_test``;
+    sample is drawn again. ``.../prior_given``: the same where the prior is known, so that the prior
+    which the logits hold is exchanged for it: ``z - s log pi_train + log pi_test``;
     ``prior_shift/strength`` is that s, found on validation samples.
 
     Shapes:
@@ -46,7 +46,7 @@ class PriorShift(Metric):
         ... )
         >>> round(found["prior_shift/forward_2"], 3), round(found["prior_shift/backward_2"], 3)
         (0.667, 0.333)
-        >>> round(found["prior_shift/backward_2/known"], 3)  # now always the second
+        >>> round(found["prior_shift/backward_2/prior_given"], 3)  # now always the second
         0.667
     """
 
@@ -71,5 +71,5 @@ class PriorShift(Metric):
                 informed = exchange_prior(logits, class_counts, prior, strength=strength)
                 result[name] = accuracy_under(prior, plain, labels)
                 right = informed.argmax(1) == labels
-                result[f"{name}/known"] = accuracy_under(prior, right, labels)
+                result[f"{name}/prior_given"] = accuracy_under(prior, right, labels)
         return result

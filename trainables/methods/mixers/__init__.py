@@ -1,4 +1,4 @@
-"""Shelf: mixers. One file per method; the contract is `Mixer`."""
+"""Sample mixing (mixup, CutMix), one method per file; base class `Mixer`."""
 
 from typing import Annotated
 
@@ -6,16 +6,17 @@ from pydantic import Field
 
 from trainables.methods.method import Choice, Method
 
-# A share of training, for a mixer's last part: the rest of the run fine-tunes on plain samples.
+# fraction of training after which mixing stops, to fine-tune on unmixed samples
 Until = Annotated[float, Field(gt=0, le=1), Choice((0.8, 0.9, 1.0))]
-# Both parameters of the Beta distribution; below 1 most pairs are nearly one of the two samples.
+# both parameters of the Beta distribution; below 1 most lambdas are near 0 or 1
 Alpha = Annotated[float, Field(gt=0, le=100)]
 
 
 class Mixer(Method):
-    """Mixes the samples of a batch in pairs, and their labels with them, or makes new images.
+    """Mixing of the samples and labels of a batch in pairs, or synthesis of new images.
 
-    ``(*, images, labels, class_counts, progress, generator) -> Mix``, or ``None`` for a batch that
-    stays as it is. All workers get generators of one seed, so they mix with one share. The function
-    ``class_activation() -> [B, H, W]`` shows where in the images the model sees their classes.
+    ``(*, images, labels, class_counts, progress, generator) -> Mix``, or ``None`` for an unmixed
+    batch. The generators of all workers have one seed, so all workers draw the same lambda. The
+    optional input ``class_activation() -> [B, H, W]`` is a function that returns the class
+    activation maps of the images.
     """

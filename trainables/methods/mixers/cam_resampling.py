@@ -1,4 +1,4 @@
-"""Resampling by class activation maps."""
+"""Resampling by class activation maps (CAM)."""
 
 from __future__ import annotations
 
@@ -8,46 +8,49 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from trainables.class_weights import begun
-from trainables.foregrounds import foreground, moved_over, movements
+from trainables.functional.class_weights import begun
 from trainables.methods.method import Range
 from trainables.methods.mixers import Mixer
 from trainables.methods.mixers.none import NoMixing
-from trainables.mixing import Mix
+from trainables.transforms.foregrounds import foreground, paste_transformed, random_transforms
+from trainables.transforms.mixing import Mix
 
 ALONE = NoMixing().dump()
 
 
 class CamResampling(Mixer):
-    """Late in training, rare classes get new images: their foreground moved over their background.
+    """CAM-based resampling: rare classes get new images with a transformed foreground.
 
-    Class c lacks ``n_max + n_min - n_c`` images, so each of its samples is a new one with chance
-    ``lack_c / (n_c + lack_c)``. A new image is its own old one with the foreground (class
-    activation map at least ``threshold`` times its mean) pasted over it after a rotation with
-    scaling, a shift within the image, or mirroring. Meant for a run whose last part draws classes
-    alike: ``sampler: {deferred: {base: class_balanced, start: 0.8}}``. Another mixer may then mix
-    the new images, as Bag of Tricks does with mixup, and mixes alone before ``start``.
+    From ``start`` on, class c gets ``lack_c = n_max + n_min - n_c`` new images: each of its samples
+    is replaced by a new image with probability ``lack_c / (n_c + lack_c)``. In a new image, the
+    foreground (class activation map at least ``threshold`` times its mean) is rotated and scaled,
+    shifted within the image, or flipped, and pasted over the original image. The method is meant
+    for training with a class-balanced last part,
+    ``sampler: {deferred: {base: class_balanced, start: 0.8}}``. Another ``mixer`` may mix the
+    images afterwards, as mixup in Bag of Tricks; before ``start`` only that mixer is applied.
 
     Args:
-        start: Fraction of training without it, in [0, 1]. Default 0.8: epoch 160 of 200.
-        threshold: Share of the map's mean that is foreground, >= 0. Default 3/4.
-        most: Largest number of new images per class; a class with as many images lacks none.
-            Default ``null``, no bound, for CIFAR; 100 for ImageNet-LT, 50 for iNaturalist.
-        mixer: What mixes the images afterwards, in pairs. Default none.
+        start: Fraction of training without new images, in [0, 1]. Default 0.8, which is epoch 160
+            of 200.
+        threshold: Foreground threshold as a multiple of the map's mean, >= 0. Default 3/4.
+        most: Largest number of new images per class; a class with at least as many images gets
+            none. Default ``null``, no limit, for CIFAR; 100 for ImageNet-LT, 50 for iNaturalist.
+        mixer: Mixer of the images afterwards, in pairs. Default none.
 
     Shapes:
-        images ``[B, 3, H, W]``, labels ``[B]`` int64, class_counts ``[C]``, class_activation: a
-        function that gives the maps ``[B, H, W]`` of these images -> `trainables.mixing.Mix`;
-        before ``start`` what the mixer gives.
+        images ``[B, 3, H, W]``, labels ``[B]`` int64, class_counts ``[C]``, class_activation, a
+        function that returns the maps ``[B, H, W]`` of these images ->
+        `trainables.transforms.mixing.Mix`; before ``start`` the result of ``mixer``.
 
     Raises:
-        ValueError: The mixer makes new images itself.
+        ValueError: ``mixer`` synthesizes new images as well.
 
     Source:
         Zhang et al. 2021, "Bag of Tricks for Long-Tailed Visual Recognition with Deep Convolutional
-        Neural Networks", AAAI, section 4.3; reference code zhangyongshun/BagofTricks-LT. There the
-        images are made once and stored as JPEG, with the map of a randomly cropped copy laid over
-        the uncropped image; here they are made anew for every batch, each under its own map.
+        Neural Networks", AAAI, section 4.3; reference code zhangyongshun/BagofTricks-LT. The
+        reference code makes the images once and stores them as JPEG, applying the map of a randomly
+        cropped copy to the uncropped image. This implementation makes new images for every batch,
+        each from the map of the image itself.
 
     Example:
         >>> CamResampling().lacking(torch.tensor([90, 30, 10])).tolist()
@@ -61,21 +64,21 @@ class CamResampling(Mixer):
 
     @model_validator(mode="after")
     def _pasted_once(self) -> Self:
-        if "class_activation" in self.mixer.needs():
+        if "class_activation" in self.mixer.required_inputs():
             raise ValueError(
-                f"mixers/cam_resampling.mixer: '{self.mixer.name}' makes new images itself; "
+                f"mixers/cam_resampling.mixer: '{self.mixer.name}' makes new images as well; "
                 "allowed: a mixer of pairs, or none"
             )
         return self
 
     @model_serializer(mode="wrap")
     def _alone_by_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out that nothing is mixed: recipes stored before keep their digests."""
+        """Omit the default mixer, so that recipes stored before it existed keep their digests."""
         tree: dict[str, Any] = dump(self)
         return {key: value for key, value in tree.items() if key != "mixer" or value != ALONE}
 
     def lacking(self, class_counts: torch.Tensor) -> torch.Tensor:
-        """Return how many new images each class gets ``[C]``; a class without images none."""
+        """Return the number of new images per class ``[C]``; 0 for a class without images."""
         present = class_counts[class_counts > 0]
         if not len(present):
             return torch.zeros_like(class_counts)
@@ -94,7 +97,7 @@ class CamResampling(Mixer):
         progress: float,
         generator: torch.Generator,
     ) -> Mix | None:
-        mixed: Mix | None = self.mixer.supplied(
+        mixed: Mix | None = self.mixer.call_with(
             {
                 "images": images,
                 "labels": labels,
@@ -107,7 +110,7 @@ class CamResampling(Mixer):
             return mixed
         draws = torch.rand(4, len(labels), generator=generator).to(images.device)
         masks = foreground(class_activation(), threshold=self.threshold)
-        new = moved_over(images, masks, movements(masks, draws))
+        new = paste_transformed(images, masks, random_transforms(masks, draws))
         lack = self.lacking(class_counts)
         chance = lack / (class_counts + lack).clamp(min=1)
         chosen = (draws[3] < chance[labels])[:, None, None, None]

@@ -8,28 +8,29 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import begun
+from trainables.functional.class_weights import begun
 from trainables.methods.method import Choice, Range
 from trainables.methods.mixers import Alpha, Mixer, Until
-from trainables.mixing import Mix, draw_partners, draw_share, paired
+from trainables.transforms.mixing import Mix, draw_partners, draw_share, paired
 
 
 class CutMix(Mixer):
-    """Pastes a box of another image over each image; labels share by area.
+    """CutMix: a box of another image replaces part of each image; labels are mixed by area.
 
-    A box of sides ``H sqrt(1 - a)`` and ``W sqrt(1 - a)`` around a uniform centre, cut off at the
-    borders; ``loss = s L(y) + (1 - s) L(y[p])`` with s the area outside of the box that is left,
-    one ``a ~ Beta(alpha, alpha)``, one box and one permutation p per batch.
+    The box has sides ``H sqrt(1 - a)`` and ``W sqrt(1 - a)`` and a uniformly drawn center, and is
+    clipped at the borders. ``loss = s L(y) + (1 - s) L(y[p])``, where s is the fraction of the area
+    outside the box. One ``a ~ Beta(alpha, alpha)``, one box and one permutation p are drawn per
+    batch.
 
     Args:
-        alpha: In (0, 100]. Default 1.
-        probability: Chance that a batch is mixed, in (0, 1]. Default 0.5, the reference code's for
-            CIFAR; 1 for ImageNet.
+        alpha: Parameter of the Beta distribution, in (0, 100]. Default 1.
+        probability: Probability that a batch is mixed, in (0, 1]. Default 0.5, the reference code's
+            for CIFAR; 1 for ImageNet.
         until: Fraction of training with mixing, in (0, 1]. Default 1.
 
     Shapes:
-        images ``[B, 3, H, W]`` (their size is read), labels ``[B]`` int64, progress in [0, 1] ->
-        `trainables.mixing.Mix`, or ``None`` for a batch that stays as it is.
+        images ``[B, 3, H, W]`` (only the size is used), labels ``[B]`` int64, progress in [0, 1] ->
+        `trainables.transforms.mixing.Mix`, or ``None`` for an unmixed batch.
 
     Source:
         Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with
@@ -37,7 +38,7 @@ class CutMix(Mixer):
         clovaai/CutMix-PyTorch.
 
     Example:
-        >>> CutMix.cut(share=0.75, size=(8, 8), centre=(0, 4))  # side 4, half of it outside
+        >>> CutMix.cut(share=0.75, size=(8, 8), center=(0, 4))  # side 4, half of it outside
         (0, 2, 2, 6)
     """
 
@@ -65,17 +66,17 @@ class CutMix(Mixer):
 
     @staticmethod
     def cut(
-        share: float, size: tuple[int, int], centre: tuple[int, int]
+        share: float, size: tuple[int, int], center: tuple[int, int]
     ) -> tuple[int, int, int, int]:
-        """Return the box ``(top, bottom, left, right)``, within the image."""
+        """Return the box ``(top, bottom, left, right)``, clipped to the image."""
         edges = []
-        for length, middle in zip(size, centre, strict=True):
+        for length, middle in zip(size, center, strict=True):
             half = int(length * math.sqrt(1 - share)) // 2
             edges += [max(0, middle - half), min(length, middle + half)]
         return edges[0], edges[1], edges[2], edges[3]
 
     @staticmethod
     def kept(box: tuple[int, int, int, int], size: tuple[int, int]) -> float:
-        """Return the share of an image's area that lies outside of a box."""
+        """Return the fraction of the image's area outside the box."""
         top, bottom, left, right = box
         return 1 - (bottom - top) * (right - left) / (size[0] * size[1])

@@ -6,28 +6,29 @@ from typing import Annotated, Literal
 
 import torch
 
-from trainables.class_weights import begun
+from trainables.functional.class_weights import begun
 from trainables.methods.method import Range
 from trainables.methods.mixers import Alpha, Mixer, Until
-from trainables.mixing import Mix, draw_partners, draw_share, paired
+from trainables.transforms.mixing import Mix, draw_partners, draw_share, paired
 
 
 class ManifoldMixup(Mixer):
-    """Mixup of what the trunk makes of the images: its features, or a hidden layer's maps.
+    """Mixup of the trunk's features or of the maps of a hidden layer.
 
-    ``h~ = a h + (1 - a) h[p]``, ``loss = a L(y) + (1 - a) L(y[p])``, one ``a ~ Beta(alpha, alpha)``
-    and one permutation p per batch.
+    ``h~ = a h + (1 - a) h[p]`` and ``loss = a L(y) + (1 - a) L(y[p])``. One ``a ~ Beta(alpha,
+    alpha)`` and one permutation p are drawn per batch.
 
     Args:
-        alpha: In (0, 100]. Default 1, as in the long-tailed code; 2 in the paper.
+        alpha: Parameter of the Beta distribution, in (0, 100]. Default 1, as in the long-tailed
+            code; 2 in the paper.
         until: Fraction of training with mixing, in (0, 1]. Default 1.
-        variant: ``official`` (default) is the long-tailed code, which always mixes the pooled
-            features; ``paper`` draws per batch the images or one of the trunk's hidden layers, each
-            but the last, alike.
+        variant: ``official`` (default) mixes the pooled features, as the long-tailed code;
+            ``paper`` draws for each batch, with equal probability, the images or a hidden layer of
+            the trunk except the last.
 
     Shapes:
-        labels ``[B]`` int64, progress in [0, 1] -> `trainables.mixing.Mix`, or ``None`` after
-        ``until``.
+        labels ``[B]`` int64, progress in [0, 1] -> `trainables.transforms.mixing.Mix`, or ``None``
+        after ``until``.
 
     Source:
         Verma et al. 2019, "Manifold Mixup: Better Representations by Interpolating Hidden States",

@@ -6,31 +6,32 @@ from typing import Annotated
 
 import torch
 
-from trainables.class_weights import begun
+from trainables.functional.class_weights import begun
 from trainables.methods.method import Range
 from trainables.methods.mixers import Alpha, Mixer, Until
-from trainables.mixing import Mix, draw_partners, draw_share, paired
+from trainables.transforms.mixing import Mix, draw_partners, draw_share, paired
 
 
 class Mixup(Mixer):
-    """Trains on weighted means of two images and of their labels.
+    """Mixup, weighted means of two images and their labels.
 
-    ``x~ = a x + (1 - a) x[p]``, ``loss = a L(y) + (1 - a) L(y[p])``, one ``a ~ Beta(alpha, alpha)``
-    and one permutation p per batch.
+    ``x~ = a x + (1 - a) x[p]`` and ``loss = a L(y) + (1 - a) L(y[p])``. One ``a ~ Beta(alpha,
+    alpha)`` and one permutation p are drawn per batch.
 
     Args:
-        alpha: In (0, 100]. Default 1, uniform, as in the reference code and its long-tailed users.
-        until: Fraction of training with mixing, in (0, 1]; the rest fine-tunes on plain images (Bag
-            of Tricks). Default 1.
+        alpha: Parameter of the Beta distribution, in (0, 100]. Default 1 (uniform), as in the
+            reference code and in long-tailed codes.
+        until: Fraction of training with mixing, in (0, 1]; the last part fine-tunes on unmixed
+            images, as in Bag of Tricks. Default 1.
 
     Shapes:
-        labels ``[B]`` int64, progress in [0, 1] -> `trainables.mixing.Mix`, or ``None`` after
-        ``until``.
+        labels ``[B]`` int64, progress in [0, 1] -> `trainables.transforms.mixing.Mix`, or ``None``
+        after ``until``.
 
     Source:
         Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", arXiv:1710.09412; reference
-        code facebookresearch/mixup-cifar10. Fine-tuning after it: Zhang et al. 2021, "Bag of Tricks
-        for Long-Tailed Visual Recognition", AAAI, section 4.1.
+        code facebookresearch/mixup-cifar10. Zhang et al. 2021, "Bag of Tricks for Long-Tailed
+        Visual Recognition", AAAI, section 4.1, for the fine-tuning after mixup.
 
     Example:
         >>> draw = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ from trainables.methods.mixers import Mixer
 
 
 class NoMixing(Mixer):
-    """No mixing: every sample stands for itself.
+    """No mixing.
 
     Source:
         None: the baseline.

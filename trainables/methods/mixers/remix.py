@@ -7,31 +7,32 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from trainables.class_weights import begun, filled_counts
+from trainables.functional.class_weights import begun, filled_counts
 from trainables.methods.method import Choice, Range
 from trainables.methods.mixers import Alpha, Mixer, Until
-from trainables.mixing import Mix, draw_partners, draw_share, paired
+from trainables.transforms.mixing import Mix, draw_partners, draw_share, paired
 
 
 class Remix(Mixer):
-    """Mixup whose label goes to the rarer class of a pair if the other is much more frequent.
+    """Mixup that gives a pair the label of the rarer class if the other is much more frequent.
 
-    Images as in mixup with share a; the label's share of sample i with partner j is 0 if
-    ``n_i / n_j >= kappa`` and ``a < tau``, 1 if ``n_i / n_j <= 1 / kappa`` and ``1 - a < tau``,
-    else a.
+    Images are mixed as in mixup with weight a. For sample i with partner j, the weight of label i
+    is 0 if ``n_i / n_j >= kappa`` and ``a < tau``, 1 if ``n_i / n_j <= 1 / kappa`` and
+    ``1 - a < tau``, otherwise a.
 
     Args:
-        alpha: Of the Beta distribution, in (0, 100]. Default 1.
-        kappa: How many times more frequent a class must be to lose its label, >= 1. Default 3.
-        tau: Largest share of the image that may lose its label, in [0, 1]. Default 0.5.
+        alpha: Parameter of the Beta distribution, in (0, 100]. Default 1.
+        kappa: Ratio of class sizes from which the more frequent class loses its label, >= 1.
+            Default 3.
+        tau: Image weight below which a label can be lost, in [0, 1]. Default 0.5.
         until: Fraction of training with mixing, in (0, 1]. Default 1.
-        variant: ``paper`` (default) weighs each sample's loss by its own share; ``official`` is the
-            long-tailed code that weighs both mean losses by the mean share, and so loses the
-            pairing.
+        variant: ``paper`` (default) weights the loss of each sample by the sample's label weight;
+            ``official`` is the long-tailed code, which weights the two mean losses of the batch by
+            the mean label weight.
 
     Shapes:
-        labels ``[B]`` int64, class_counts ``[C]``, progress in [0, 1] -> `trainables.mixing.Mix`,
-        or ``None`` after ``until``.
+        labels ``[B]`` int64, class_counts ``[C]``, progress in [0, 1] ->
+        `trainables.transforms.mixing.Mix`, or ``None`` after ``until``.
 
     Source:
         Chou et al. 2020, "Remix: Rebalanced Mixup", arXiv:2007.03943, equation 8; reference code
@@ -67,7 +68,7 @@ class Remix(Mixer):
     def label_shares(
         self, labels: torch.Tensor, partner: torch.Tensor, share: float, class_counts: torch.Tensor
     ) -> torch.Tensor:
-        """Return each sample's own share of the label ``[B]`` float64: 0, 1 or ``share``."""
+        """Return the weight of each sample's label ``[B]`` float64, one of 0, 1 and ``share``."""
         counts = filled_counts(class_counts)[labels]
         ratio = counts / counts[partner]
         lost = (ratio >= self.kappa) & (share < self.tau)
@@ -78,12 +79,12 @@ class Remix(Mixer):
     def pair(
         self, labels: torch.Tensor, partner: torch.Tensor, share: float, class_counts: torch.Tensor
     ) -> Mix:
-        """Return the mix for a drawn share and permutation."""
+        """Return the mix for a given weight and permutation."""
         mix = paired(labels, share, partner)
         shares = self.label_shares(labels, partner, share, class_counts)
         if self.variant == "official":
             return mix._replace(label_share=shares.mean().float())
-        # A label that counts whole stands in both places: then one share is right for all samples.
+        # a sample with one label has that label twice, so that one weight is right for all samples
         return mix._replace(
             labels=torch.where(shares == 0, mix.partner_labels, labels),
             partner_labels=torch.where(shares == 1, labels, mix.partner_labels),

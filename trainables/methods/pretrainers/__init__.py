@@ -1,22 +1,28 @@
-"""Shelf: pretrainers. One file per method; the contract is `Pretrainer`."""
+"""Self-supervised pretraining and sources of pretrained weights; base class `Pretrainer`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from trainables.methods.method import Method
 
 
 class Pretrainer(Method):
-    """Learns a representation without labels.
+    """Self-supervised learning of a representation.
 
-    ``build(num_features) -> torch.nn.Module`` makes what is trained beside the trunk (a projector);
-    the call ``(*, first_projections, second_projections) -> loss`` gets its outputs ``[B, P]`` for
-    two views. Or it is ``(*, queries, keys, queue) -> loss``: the second view's keys come from a
-    copy of trunk and projector that follows by ``momentum``, and the queue ``[queue_size,
-    output_dimension]`` holds earlier ones. A method with one of the `views` asks a question about
-    it: ``pretext(*, images, generator) -> (images, targets)``, and the call is ``(*, logits,
-    targets) -> loss``. `trains` is False for a method that only says where the weights come from.
+    ``build(num_features) -> torch.nn.Module`` builds a module that is trained with the trunk, e.g.
+    a projector. The call has one of three forms:
+
+    - ``(*, first_projections, second_projections) -> loss`` on the module's outputs ``[B, P]`` for
+      two views.
+    - ``(*, queries, keys, queue) -> loss``, where a momentum copy of trunk and module computes the
+      keys of the second view, and the queue ``[queue_size, output_dimension]`` holds earlier keys.
+    - ``(*, logits, targets) -> loss`` for methods with ``views = 1``, whose pretext task is
+      ``pretext(*, images, generator) -> (images, targets)``.
+
+    `trains` is False for methods that only load weights.
     """
+
+    aliases: ClassVar[Mapping[str, str]] = {"supervised": "pretrained"}
 
     trains: ClassVar[bool] = True
     views: ClassVar[int] = 2

@@ -1,4 +1,4 @@
-"""MoCo: a view of an image attracts its other view's key, a queue of earlier keys repels."""
+"""MoCo v2, momentum contrast with a queue."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import full_precision
+from trainables.functional.class_weights import full_precision
 from trainables.methods.method import Range
 from trainables.methods.pretrainers import Pretrainer
 
 
 class MoCo(Pretrainer):
-    """MoCo v2: a view attracts the key of the image's other view; earlier keys repel.
+    """MoCo v2, contrastive learning with a momentum encoder and a queue of negatives.
 
     ``loss = mean_i -log(exp(q_i k_i / T) / (exp(q_i k_i / T) + sum_j exp(q_i n_j / T)))`` with
-    unit-norm queries q from trunk and projector, keys k from a copy of both that follows them
-    slowly, and n the queue of earlier keys. Only the queries have a gradient. In a step the copy
-    moves first, then come keys and loss with the queue as it was, then the queue takes the keys.
+    unit-norm queries q of trunk and projector, keys k of their momentum copy, and the queue n of
+    earlier keys. Only the queries have a gradient. A step updates the copy, computes the keys and
+    the loss with the current queue, then adds the keys to the queue.
 
-    The number of things that repel does not depend on the batch, so small batches do.
+    The number of negatives does not depend on the batch size, so small batches suffice.
 
     Args:
         temperature: T > 0; 0.2 in MoCo v2 and in the long-tailed self-supervision of Yang and Xu.
-        momentum: Share of itself that the copy keeps in each step, in [0, 1): 0.999 in the paper,
-            for hundreds of thousands of steps; 0.99 to start with in solo-learn's CIFAR recipe.
-        queue_size: Keys that are remembered, at least 1; 65536 in the paper. Never more than half
-            of the training images: a longer queue holds an image's own earlier keys.
-        output_dimension: Width P of queries and keys; 128 in the paper. The projector is linear,
-            ReLU, linear, as wide inside as the features.
+        momentum: Momentum of the copy, in [0, 1); 0.999 in the paper, which trains for hundreds of
+            thousands of steps; initially 0.99 in solo-learn's CIFAR recipe.
+        queue_size: Number of keys in the queue, at least 1; 65536 in the paper. Limited to half the
+            number of training images, because a longer queue would contain earlier keys of the
+            same image.
+        output_dimension: Width P of queries and keys; 128 in the paper. The projector has two
+            linear layers with a ReLU and the features' width as hidden width.
 
     Shapes:
-        queries and keys ``[B, P]``, queue ``[K, P]`` (any lengths; made unit norm here) -> scalar.
+        queries and keys ``[B, P]``, queue ``[K, P]`` (of any norm) -> scalar.
 
-    Lower is better; mean over the batch, 0 for an empty one, ``log(K + 1)`` when all are equal.
-    Computed in float32 also under autocast.
+    Lower is better; mean over the batch, 0 for an empty batch, ``log(K + 1)`` if all vectors are
+    equal. Computed in float32 even under autocast.
 
     Source:
         He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning",
@@ -44,7 +45,7 @@ class MoCo(Pretrainer):
         moco/builder.py.
 
     Example:
-        The query equals its key and is orthogonal to the only earlier one: log(1 + 1 / e).
+        The query equals its key and is orthogonal to the only earlier key, so log(1 + 1 / e).
 
         >>> one, other = torch.eye(2).split(1)
         >>> MoCo(temperature=1.0)(queries=one, keys=one, queue=other)
@@ -57,7 +58,7 @@ class MoCo(Pretrainer):
     output_dimension: Annotated[int, Field(ge=1)] = 128
 
     def build(self, num_features: int) -> torch.nn.Module:
-        from trainables.projectors import Projector
+        from trainables.models.projectors import Projector
 
         return Projector(
             num_features,
@@ -71,14 +72,14 @@ class MoCo(Pretrainer):
     ) -> torch.Tensor:
         if len(queries) == 0:
             return full_precision(queries).sum()
-        # autocast would take the product back to 16 bits: exp(1 / T) needs more digits
+        # without autocast, which would compute the product in 16 bits: too few for exp(1 / T)
         with torch.autocast(queries.device.type, enabled=False):
-            asked, answer, earlier = (
+            query, key, negatives = (
                 torch.nn.functional.normalize(full_precision(rows), dim=1)
                 for rows in (queries, keys.detach(), queue.detach())
             )
-            own = (asked * answer).sum(dim=1, keepdim=True)
-            logits = torch.cat([own, asked @ earlier.to(asked).T], dim=1) / self.temperature
+            positive = (query * key).sum(dim=1, keepdim=True)
+            logits = torch.cat([positive, query @ negatives.to(query).T], dim=1) / self.temperature
         return torch.nn.functional.cross_entropy(
             logits, logits.new_zeros(len(logits), dtype=torch.int64)
         )

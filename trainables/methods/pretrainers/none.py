@@ -8,7 +8,7 @@ from trainables.methods.pretrainers import Pretrainer
 
 
 class NoPretraining(Pretrainer):
-    """No pretraining: the trunk starts from its random initialisation.
+    """No pretraining, so that the trunk has random initial weights.
 
     Source:
         None: the baseline.

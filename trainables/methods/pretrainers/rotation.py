@@ -1,4 +1,4 @@
-"""Rotation prediction: by how many quarter turns was the image rotated?"""
+"""Rotation prediction."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from typing import ClassVar
 
 import torch
 
-from trainables.class_weights import cross_entropy_each
+from trainables.functional.class_weights import cross_entropy_each
 from trainables.methods.pretrainers import Pretrainer
 
 
 class Rotation(Pretrainer):
-    """Rotates every image by a random number of quarter turns and learns to tell how many.
+    """Rotation prediction, which classifies the number of quarter turns of each image.
 
-    ``loss = mean_i CE(W x_i + b, t_i)`` with turns ``t_i`` in 0..3, one per image, to the left and
-    as equally frequent in a batch as its size allows. Not for images whose meaning a turn
-    changes into another's, such as 6 and 9. Crop and flip (``pretrain.augmentation: crop_flip``)
-    is what the reference code does before the turn.
+    ``loss = mean_i CE(W x_i + b, t_i)`` with one number ``t_i`` in 0..3 of counterclockwise quarter
+    turns per image, in balanced numbers within a batch. The method is unsuitable for images whose
+    rotations look like other classes, such as 6 and 9. The reference code applies crop and flip
+    (``pretrain.augmentation: crop_flip``) before the rotation.
 
     Shapes:
         logits ``[B, 4]``, targets ``[B]`` int64 -> scalar; images ``[B, C, S, S]`` in and out of
         `pretext`, with targets ``[B]``.
 
-    Lower is better; mean over the batch, 0 for an empty one. ``log 4`` is chance.
+    Lower is better; mean over the batch, 0 for an empty batch. Chance level is ``log 4``.
 
     Raises:
         ValueError: Images are not square.
 
     Source:
         Gidaris et al. 2018, "Unsupervised Representation Learning by Predicting Image Rotations",
-        arXiv:1803.07728, which turns every image in all four ways; for the long tail Yang and Xu
-        2020, "Rethinking the Value of Labels for Improving Class-Imbalanced Learning",
-        arXiv:2006.07529, section 4; reference code YyzHarry/imbalanced-semi-self, followed here.
+        arXiv:1803.07728, which uses all four rotations of every image; for long-tailed data Yang
+        and Xu 2020, "Rethinking the Value of Labels for Improving Class-Imbalanced Learning",
+        arXiv:2006.07529, section 4, with reference code YyzHarry/imbalanced-semi-self, which this
+        implementation follows.
 
     Example:
         >>> Rotation.turned(torch.tensor([[[[1, 2], [3, 4]]]]), torch.tensor([1])).tolist()
@@ -52,10 +53,10 @@ class Rotation(Pretrainer):
 
     @staticmethod
     def turned(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-        """Return images ``[B, C, S, S]``, each rotated by its number of quarter turns."""
+        """Rotate each image of ``[B, C, S, S]`` by its number of quarter turns."""
         if images.shape[-1] != images.shape[-2]:
             raise ValueError(
-                "pretrainers/rotation: images must be square to be turned; received "
+                "pretrainers/rotation: images must be square to be rotated; received "
                 f"{images.shape[-2]} x {images.shape[-1]}"
             )
         result = images

@@ -1,4 +1,4 @@
-"""SimCLR: two views of one image attract, all other images repel."""
+"""SimCLR."""
 
 from __future__ import annotations
 
@@ -7,34 +7,33 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from trainables.class_weights import full_precision
+from trainables.functional.class_weights import full_precision
 from trainables.methods.method import Range
 from trainables.methods.pretrainers import Pretrainer
 
 
 class SimCLR(Pretrainer):
-    """SimCLR: two views of one image attract, the views of all other images repel.
+    """SimCLR, contrastive learning in which two views of an image are positives.
 
-    NT-Xent over the 2B projections: ``loss = mean_i -log(exp(s_ip / T) / sum_{k != i} exp(s_ik /
-    T))`` with cosines ``s`` and ``p`` the other view of i's image.
+    The loss is NT-Xent over the 2B projections, ``mean_i -log(exp(s_ip / T) / sum_{k != i} exp(s_ik
+    / T))`` with cosines ``s`` and ``p`` the other view of i's image.
 
     Args:
-        temperature: T > 0. 0.2 for small images (solo-learn's CIFAR recipe); the paper takes 0.1
-            on ImageNet and 0.5 on CIFAR-10.
+        temperature: T > 0; 0.2 for small images (solo-learn's CIFAR recipe), in the paper 0.1 for
+            ImageNet and 0.5 for CIFAR-10.
         hidden_dimension: Width of the projector's hidden layer; 2048 as in solo-learn.
         output_dimension: Width P of the projections; 256 as in solo-learn, 128 in the paper.
-        variant: The projector: ``"paper"`` linear-ReLU-linear, the same on any number of workers;
-            ``"official"`` adds batch normalisation after both layers, as the released code does,
-            and needs at least two images a batch.
+        variant: Projector. ``"paper"`` is linear-ReLU-linear, whose result does not depend on the
+            number of workers; ``"official"`` adds batch normalization after both layers, as the
+            reference code, and needs at least two images per batch.
 
     Shapes:
-        first_projections and second_projections ``[B, P]`` (any length; made unit norm here) ->
-        scalar.
+        first_projections and second_projections ``[B, P]`` (of any norm) -> scalar.
 
-    Lower is better; mean over the 2B anchors. ``log(2B - 1)`` when all projections are equal; 0 for
-    a single image, which has nothing to repel, and for an empty batch. Computed in float32 also
-    under autocast. The loss sees what it is given: one worker's images, or those of all workers if
-    the caller gathers them.
+    Lower is better; mean over the 2B anchors. The loss is ``log(2B - 1)`` if all projections are
+    equal, and 0 for a single image (no negatives) and for an empty batch. Computed in float32 even
+    under autocast. Negatives are the given projections; with several workers, the caller gathers
+    those of all workers.
 
     Raises:
         ValueError: The two views differ in shape.
@@ -44,7 +43,7 @@ class SimCLR(Pretrainer):
         arXiv:2002.05709, equation 1; reference code google-research/simclr, objective.py.
 
     Example:
-        Both images have equal views, orthogonal to each other: -log(e / (e + 2)).
+        Equal views of each image, orthogonal between the images, give -log(e / (e + 2)).
 
         >>> views = torch.eye(2)
         >>> SimCLR(temperature=1.0)(first_projections=views, second_projections=views)
@@ -57,7 +56,7 @@ class SimCLR(Pretrainer):
     variant: Literal["paper", "official"] = "paper"
 
     def build(self, num_features: int) -> torch.nn.Module:
-        from trainables.projectors import Projector
+        from trainables.models.projectors import Projector
 
         return Projector(
             num_features,
@@ -77,7 +76,7 @@ class SimCLR(Pretrainer):
         views = full_precision(torch.cat([first_projections, second_projections]))
         if len(views) == 0:
             return views.sum()
-        # autocast would take the matrix product back to 16 bits: exp(1 / T) needs more digits
+        # without autocast, which would compute the product in 16 bits: too few for exp(1 / T)
         with torch.autocast(views.device.type, enabled=False):
             units = torch.nn.functional.normalize(views, dim=1)
             similarity = units @ units.T / self.temperature

@@ -1,3 +1,5 @@
+"""Equal class sizes."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,7 +15,7 @@ class Balanced(Profile):
     ``n_c = n_max``
 
     Source:
-        No long tail: the upper reference of long-tailed studies.
+        None: the balanced reference of long-tailed studies.
 
     Example:
         >>> Balanced()(num_classes=3, max_count=5).tolist()

@@ -1,3 +1,5 @@
+"""Exponentially decreasing class sizes."""
+
 from __future__ import annotations
 
 from typing import Annotated, Any
@@ -9,19 +11,20 @@ from trainables.methods.profiles import Profile
 
 
 class Exponential(Profile):
-    """Class sizes that fall exponentially from the first class to the last.
+    """Class sizes that decrease exponentially from the first class to the last.
 
     ``n_c = floor(n_max * (1 / imbalance_factor) ** (c / (C - 1)))``
 
     Args:
-        imbalance_factor: Largest over smallest class, at least 1; the papers use 10 to 200. The
-            default 20 is for small data.
+        imbalance_factor: Size of the largest class over that of the smallest, at least 1; 10 to 200
+            in papers. The default 20 is for small data sets.
 
-    A class keeps at least one image. A single class keeps all its images.
+    Each class keeps at least one image. A single class keeps all its images.
 
     Source:
         Cui et al. 2019, arXiv 1901.05555, section 5.1; reference code kaidic/LDAM-DRW
-        ``imbalance_cifar.py``: equal counts (it would divide by zero for one class).
+        ``imbalance_cifar.py``, with equal counts (the reference code divides by zero for one
+        class).
 
     Example:
         >>> Exponential(imbalance_factor=100.0)(num_classes=3, max_count=1000).tolist()

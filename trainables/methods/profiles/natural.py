@@ -1,3 +1,5 @@
+"""Class sizes of naturally long-tailed data."""
+
 from __future__ import annotations
 
 from typing import Annotated, Any
@@ -9,14 +11,14 @@ from trainables.methods.profiles import Profile
 
 
 class Natural(Profile):
-    """Every class keeps the same part of its images: for data that is long-tailed by itself.
+    """The same fraction of the images of each class, for data with naturally long-tailed classes.
 
-    ``n_c = floor(keep * available_c)``, at least 1. Counts follow the data and need not fall from
-    class to class.
+    ``n_c = floor(keep * available_c)``, at least 1. Counts are in the order of the data's classes,
+    so they may increase.
 
     Args:
-        keep: Part of each class that is trained on, in (0, 1]. The others are the known images of
-            the stream, hence 0.9: with 1 the stream has none.
+        keep: Fraction of each class for training, in (0, 1]. Default 0.9; the remaining images are
+            the known images of the stream.
 
     Shapes:
         available: int64 ``[C]``, training images per known class.
@@ -35,6 +37,6 @@ class Natural(Profile):
     def __call__(
         self, *, num_classes: int, available: np.ndarray[Any, np.dtype[np.int64]]
     ) -> np.ndarray[Any, np.dtype[np.int64]]:
-        # The small epsilon undoes the rounding of the product (0.7 * 10 is 6.99...).
+        # the epsilon compensates the rounding of the product (0.7 * 10 is 6.99...)
         kept = (available[:num_classes] * self.keep + 1e-9).astype(np.int64)
         return np.maximum(kept, np.minimum(available[:num_classes], 1))

@@ -1,11 +1,12 @@
-"""Shelf: pseudo_labelers. One file per method; the contract is `PseudoLabeler`."""
+"""Pseudo-labels of pool samples, one method per file; base class `PseudoLabeler`."""
 
 from trainables.methods.method import Method
 
 
 class PseudoLabeler(Method):
-    """Gives pool samples labels and weights.
+    """Assignment of pseudo-labels and weights to pool samples.
 
     ``(*, assignments, features, num_known, ...) -> (pseudo_labels [S] int64, weights [S])``.
-    Weights lie in [0, 1]; 0 = left out. Labels below ``num_known`` are known classes.
+    Weights are in [0, 1]; samples of weight 0 are ignored. Labels below ``num_known`` are known
+    classes.
     """

@@ -1,4 +1,4 @@
-"""The cluster is the label."""
+"""Pseudo-labels by cluster."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from trainables.methods.pseudo_labelers import PseudoLabeler
 
 
 class Cluster(PseudoLabeler):
-    """The cluster is the label; weights are one or fall with the distance to the center.
+    """Clusters as pseudo-labels, with uniform weights or weights that decrease with distance.
 
-    ``weight_i = 1`` (uniform), or ``1 - d_own / d_other`` (distance): the Euclidean distance to
-    the mean of the own cluster over that to the nearest other mean; 1 at the center, 0 at the
-    border and beyond.
+    ``weight_i = 1`` (uniform) or ``1 - d_own / d_other`` (distance), where ``d_own`` is the
+    Euclidean distance to the mean of the sample's cluster and ``d_other`` that to the nearest other
+    mean. The weight is 1 at the center and 0 at the border to another cluster and beyond.
 
     Args:
         weighting: ``"uniform"`` (k-means as commonly used) or ``"distance"``.
 
     Shapes:
         assignments ``[S]`` int64, features ``[S, D]`` -> pseudo_labels ``[S]`` int64, weights
-        ``[S]`` float32 in [0, 1]. Empty in, empty out; with a single cluster all weights are 1.
+        ``[S]`` float32 in [0, 1]. S may be 0; with a single cluster all weights are 1.
 
     Source:
         Lee 2013, "Pseudo-Label" (ICML workshop); the distance weight is the simplified silhouette
-        of Hruschka et al. 2004, cut at 0.
+        of Hruschka et al. 2004, clamped at 0.
 
     Example:
         >>> features = torch.tensor([[0.0], [2.0], [10.0]])
@@ -50,17 +50,17 @@ class Cluster(PseudoLabeler):
 
 
 def _relative_nearness(features: torch.Tensor, assignments: torch.Tensor) -> torch.Tensor:
-    """Return ``1 - d_own / d_other`` per sample, cut to [0, 1]."""
-    present, own = torch.unique(assignments, return_inverse=True)
+    """Return ``1 - d_own / d_other`` per sample, clamped to [0, 1]."""
+    present, cluster_index = torch.unique(assignments, return_inverse=True)
     if len(present) < 2:
         return torch.ones(len(assignments), device=features.device)
-    # float64: differences of means of many samples
+    # float64, because distances are differences of means of many samples
     values = features.double()
-    centers = values.new_zeros(len(present), values.shape[1]).index_add_(0, own, values)
-    centers = centers / torch.bincount(own, minlength=len(present))[:, None]
+    centers = values.new_zeros(len(present), values.shape[1]).index_add_(0, cluster_index, values)
+    centers = centers / torch.bincount(cluster_index, minlength=len(present))[:, None]
     distances = torch.cdist(values, centers)
-    nearest = distances.gather(1, own[:, None]).squeeze(1)
-    other = distances.scatter(1, own[:, None], torch.inf).amin(dim=1)
-    # equal centers: the sample lies on the border of both
+    nearest = distances.gather(1, cluster_index[:, None]).squeeze(1)
+    other = distances.scatter(1, cluster_index[:, None], torch.inf).amin(dim=1)
+    # with equal centers, the sample is on the border of both clusters
     ratio = torch.where(other > 0, nearest / other.clamp(min=torch.finfo(other.dtype).tiny), 1.0)
     return (1 - ratio).clamp(0, 1).float()

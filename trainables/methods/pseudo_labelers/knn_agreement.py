@@ -1,4 +1,4 @@
-"""Keep a pseudo-label where the neighbors have the same one."""
+"""Pseudo-labels by cluster, filtered by agreement with nearest neighbors."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
+from trainables.features.neighbors import neighbors
 from trainables.methods.method import Range
 from trainables.methods.pseudo_labelers import PseudoLabeler
-from trainables.neighbors import neighbors
 
 
 class KNNAgreement(PseudoLabeler):
-    """Reliable pseudo-labels: keep a sample whose nearest neighbors share its cluster.
+    """Clusters as pseudo-labels of samples whose nearest neighbors are in the same cluster.
 
-    ``beta_i = #{j in kNN(i) : a_j = a_i} / k`` with cosine neighbors; ``weight_i = 1`` where
-    ``beta_i`` passes the threshold, else 0.
+    ``beta_i = #{j in kNN(i) : a_j = a_i} / k`` with neighbors by cosine; ``weight_i`` is 1 if
+    ``beta_i`` exceeds the threshold, otherwise 0.
 
     Args:
-        num_neighbors: k >= 1, at most the neighbors there are. The source takes 100 of 50,000
-            images; a pool holds hundreds.
-        threshold: In [0, 1]. The source takes 0.99 on CIFAR, 0.90 on STL-10 and ImageNet-10.
-        variant: ``"paper"``: the sample itself is no neighbor, keep ``beta > threshold``;
-            ``"official"``: it is counted, keep ``beta >= threshold``.
+        num_neighbors: k >= 1, cut to the number of other samples. The source takes 100 of 50,000
+            images; a pool has hundreds of images.
+        threshold: In [0, 1]. The source takes 0.99 for CIFAR, 0.90 for STL-10 and ImageNet-10.
+        variant: ``"paper"`` excludes the sample from its neighbors and requires
+            ``beta > threshold``; ``"official"`` includes it and requires ``beta >= threshold``.
 
     Shapes:
         assignments ``[S]`` int64, features ``[S, D]`` -> pseudo_labels ``[S]`` int64, weights
         ``[S]`` float32, 0 or 1.
 
-    Empty in, empty out. A single sample has no neighbor: beta is 0 (paper) or 1 (official).
+    S may be 0. A single sample has no neighbor, so beta is 0 (paper) or 1 (official).
 
     Source:
         Niu et al. 2022, "SPICE: Semantic Pseudo-labeling for Image Clustering", arXiv:2103.09382,
-        section 3.4; reference code niuchuangnn/SPICE, spice/model/heads/sem_head_multi.py. We leave
-        out two steps of that code: the gate on the head's top score (a clusterer has none), and
-        cutting every cluster to the size of the smallest (wrong under a long tail, and one starved
-        cluster would empty all).
+        section 3.4; reference code niuchuangnn/SPICE, spice/model/heads/sem_head_multi.py. Two
+        steps of the reference code are left out: the threshold on the head's top score, which a
+        clusterer does not have, and cutting every cluster to the size of the smallest cluster,
+        which is unsuitable for long-tailed data.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [0.0, 1.0]])
@@ -55,7 +55,7 @@ class KNNAgreement(PseudoLabeler):
         with_self = self.variant == "official"
         near = neighbors(features, num_neighbors=self.num_neighbors, with_self=with_self)
         same = (assignments[near] == assignments[:, None]).sum(dim=1)
-        # counts against a count: dividing first would round 18 / 20 past 0.9
+        # compare counts, because 18 / 20 may round to another number than 0.9
         wanted = self.threshold * near.shape[1]
         kept = same >= wanted if with_self else same > wanted
         return assignments.clone(), kept.float()

@@ -1,4 +1,4 @@
-"""The true labels: an upper bound."""
+"""True labels (oracle)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from trainables.methods.pseudo_labelers import PseudoLabeler
 class Oracle(PseudoLabeler):
     """The true labels, as an upper bound; never promoted.
 
-    ``pseudo_label_i = y_i``; weight 1, but 0 for an unrelated sample (``y_i = -1``), which keeps
-    its cluster as a harmless valid label.
+    ``pseudo_label_i = y_i`` with weight 1; the label of an unrelated sample (``y_i = -1``) is its
+    cluster, with weight 0.
 
     Shapes:
         assignments ``[S]`` int64, pool_labels ``[S]`` int64 (known ``0..C-1``, new ``C..``,
         unrelated ``-1``) -> pseudo_labels ``[S]`` int64, weights ``[S]`` float32, 0 or 1. Labels
-        may exceed the number of clusters: the truth may hold more classes than were found.
+        may exceed the number of clusters, if there are more true classes than clusters.
 
     Raises:
         ValueError: Labels and assignments differ in number.

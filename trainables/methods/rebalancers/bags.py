@@ -1,3 +1,5 @@
+"""Balanced group softmax (BAGS)."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Self, cast
@@ -11,43 +13,47 @@ from trainables.methods.rebalancers import Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
-    from trainables.group_softmax import GroupSoftmaxHead, RawGroups
-    from trainables.head_training import HeadObjective
+    from trainables.features.head_training import HeadObjective
+    from trainables.models.group_softmax import GroupSoftmaxHead, RawGroups
+
+LOOKED_UP = {"heads": ("group_softmax",)}
 
 
 class BAGS(Rebalancer):
-    """Trains a new head whose classes compete with classes of like size only (BAGS).
+    """Balanced group softmax (BAGS): a new head with one softmax per group of classes of like size.
 
-    Classes are grouped by their training images; each group has a slot "others". The loss is the
-    sum over groups of the mean cross-entropy of its members and of ``others_ratio`` others per
-    member, drawn anew for each batch; samples come as they are. Predictions compare the classes'
-    probabilities in their own groups: see the head `group_softmax`.
+    Classes are grouped by their number of training images; each group has an additional class
+    "others". The loss is the sum over groups of the mean cross-entropy over the group's members and
+    ``others_ratio`` non-members per member, drawn for each batch from instance-balanced samples.
+    Predictions compare the classes' probabilities within their groups, see the head
+    `group_softmax`.
 
     Args:
         edges: Class sizes at which a new group begins, ascending; 10, 100 and 1000 in the paper.
-        others_ratio: Others per member, >= 0; 8 in the reference code.
-        epochs: Passes, >= 0; 12 in the reference code.
-        lr: First learning rate, > 0; 0.1 as for the other rebalancers here.
-        batch_size: Samples per step, >= 1; 128 as for the other rebalancers here.
-        weight_decay: L2 penalty on weights and biases, >= 0; 5e-4 as for the others here.
+        others_ratio: Non-members per member, >= 0; 8 in the reference code.
+        epochs: Number of epochs, >= 0; 12 in the reference code.
+        lr: Initial learning rate, > 0; 0.1 as in this project's other rebalancers.
+        batch_size: Samples per step, >= 1; 128 as in this project's other rebalancers.
+        weight_decay: L2 penalty on weights and biases, >= 0; 5e-4 as in this project's other
+            rebalancers.
 
     Shapes:
-        classifier: any head; its weights play no part. features [N, D], labels [N] int64. Returns a
+        classifier: any head; its weights are ignored. features [N, D], labels [N] int64. Returns a
         classifier with a `group_softmax` head and no logit offset.
 
-    An absent class joins the group of the rarest present one, and is never a target. A group
-    without a sample in a batch learns nothing from it. One group alone (equal counts) is the
-    cross-entropy with one slot more, which is never right.
+    An absent class joins the group of the rarest present class and is never a target. A batch
+    without members of a group does not train that group. A single group (equal counts) gives
+    cross-entropy with an additional class that is never a target.
 
     Raises:
         ValueError: The edges are not ascending.
-        ArithmeticError: The training did not converge to finite weights.
+        ArithmeticError: The trained weights are not finite.
 
     Source:
         Li et al. 2020, "Overcoming Classifier Imbalance for Long-tail Object Detection with
         Balanced Group Softmax", arXiv 2006.10408; FishYuLi/BalancedGroupSoftmax
-        gs_bbox_head_with0.py. Made for detection: here its group of the background is left out.
-        There are no published numbers for CIFAR.
+        gs_bbox_head_with0.py. The paper is on detection; its background group is left out. There
+        are no published results for CIFAR.
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -61,7 +67,7 @@ class BAGS(Rebalancer):
         ...     labels=labels,
         ...     generator=torch.Generator().manual_seed(0),
         ... )
-        >>> grouped.state["group"].tolist()  # 5 images: the first group; 50: the second
+        >>> grouped.state["group"].tolist()  # 50 images: second group; 5 images: first group
         [1, 0]
     """
 
@@ -86,8 +92,8 @@ class BAGS(Rebalancer):
         labels: torch.Tensor,
         generator: torch.Generator,
     ) -> Classifier:
-        from trainables import head_training as heads
-        from trainables.group_softmax import RawGroups, count_groups
+        from trainables.features import head_training as heads
+        from trainables.models.group_softmax import RawGroups, count_groups
 
         group = count_groups(classifier.class_counts, self.edges)
         head = Head.parse({"group_softmax": {"num_groups": int(group.max()) + 1}})
@@ -120,11 +126,11 @@ class BAGS(Rebalancer):
     def _objective(
         self, raw: RawGroups, draws: torch.Tensor, generator: torch.Generator
     ) -> HeadObjective:
-        """Return the loss over all groups; the others that count are drawn from ``generator``."""
-        from trainables.group_softmax import group_loss, keep_others
+        """Return the loss over all groups; non-members are drawn from ``generator``."""
+        from trainables.models.group_softmax import group_loss, keep_others
 
         group, groups = raw.head.group, len(raw.head.others_bias)
-        # all drawn before the first step: a GPU would wait for those of each
+        # all are drawn before the first step, because each copy to a GPU synchronizes
         uniforms = [
             torch.rand(len(batch), groups, generator=generator)
             for batch in draws.split(self.batch_size)

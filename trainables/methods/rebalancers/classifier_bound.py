@@ -1,3 +1,5 @@
+"""Upper bound of a classifier on the frozen trunk (oracle)."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -5,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import torch
 from pydantic import Field
 
+from trainables.features.balanced_training import BalancedTraining
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import BalancedTraining, Rebalancer
+from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.rebalancers.crt import CRT
 
 if TYPE_CHECKING:
@@ -14,31 +17,33 @@ if TYPE_CHECKING:
 
 
 class ClassifierBound(BalancedTraining, Rebalancer):
-    """Upper bound: a new head that saw the images which the long tail took away (oracle).
+    """Upper bound (oracle): a new head trained with the images that the long tail left out.
 
-    `crt` on the training images together with the known images of the pool, with their true
-    labels: these are the training images that the long-tailed profile left out. It says how good a
-    head this trunk allows; what is missing above it is the trunk's part.
+    Trains by `crt` on the training images and the known images of the pool with their true labels,
+    which are the training images that the long-tailed profile left out. The result bounds the
+    accuracy of a head on this trunk; a remaining gap is due to the trunk.
 
     Args:
         draws: ``class_balanced`` or ``instance_balanced`` (every sample once per epoch).
-        loss: As in `crt`.
-        epochs: Passes over all these images, >= 0; 10 as in `crt`.
-        lr: First learning rate, > 0; as in `crt`.
-        batch_size: Samples per step, >= 1; as in `crt`.
-        weight_decay: As in `crt`.
+        loss: See `crt`.
+        epochs: Number of epochs over all these images, >= 0; 10 as in `crt`.
+        lr: Initial learning rate, > 0; see `crt`.
+        rate: ``scaled`` or ``fixed``; see `crt`.
+        batch_size: Samples per step, >= 1; see `crt`.
+        weight_decay: See `crt`.
 
     Shapes:
         classifier: any head. features [N, D], labels [N] int64, pool_features [P, D], pool_labels
         [P] int64 (known classes 0 to C - 1, others are left out). Returns a classifier with new
-        weights and no logit offset, marked as an oracle: promotion refuses it.
+        weights and no logit offset, marked as an oracle, which promotion refuses.
 
-    How close to balance the classes come depends on the stream (``data.stream.known``).
+    ``data.stream.known`` limits the number of additional images, and with it the balance of the
+    classes.
 
     Source:
         Zhang et al. 2021, "Distribution Alignment: A Unified Framework for Long-tail Visual
-        Recognition", arXiv 2103.16370, figure 1 (a head retrained on balanced data over a frozen
-        trunk bounds what two stages can reach).
+        Recognition", arXiv 2103.16370, figure 1 (a head retrained on balanced data with a frozen
+        trunk bounds two-stage methods).
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -57,6 +62,7 @@ class ClassifierBound(BalancedTraining, Rebalancer):
     """
 
     oracle: ClassVar[bool] = True
+    extra_views: ClassVar[frozenset[str]] = frozenset({"stream_features"})
 
     epochs: Annotated[int, Field(ge=0), Range(5, 30)] = 10
 

@@ -1,3 +1,5 @@
+"""Distribution alignment (DisAlign)."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -12,41 +14,44 @@ from trainables.methods.rebalancers import Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
-    from trainables.modules import AlignedHead
+    from trainables.models.head_modules import AlignedHead
+
+LOOKED_UP = {"heads": ("aligned",)}
 
 
 class DisAlign(Rebalancer):
-    """Learns a scale and a shift per class, applied as far as each sample asks for it (DisAlign).
+    """Distribution alignment (DisAlign): a scale and shift per class, weighted by a confidence.
 
-    On the logits z of the frozen head, ``sigma = sigmoid(v . x + c)``:
+    With logits z of the frozen head and ``sigma = sigmoid(v . x + c)``, the new logits are
     ``paper``: ``sigma (alpha z + beta) + (1 - sigma) z``;
     ``official``: ``(1 + sigma alpha) z + sigma beta``.
-    Only alpha (from 1), beta, c (from 0) and v train, on samples as they come, by cross-entropy
-    with class weights ``w_c ~ n_c^(-rho)`` (generalized re-weighting, a weighted mean).
+    Only alpha (initially 1), beta and c (initially 0) and v are trained, on instance-balanced
+    samples, by cross-entropy with class weights ``w_c ~ n_c^(-rho)`` (generalized re-weighting).
 
     Args:
-        variant: See above; ``paper`` starts as the given classifier.
-        rho: Power of the class weights, >= 0: 0 weighs all samples alike, 1 all classes. 1.2 is
-            the reference code's for ImageNet-LT.
-        epochs: Passes, >= 0; 10 in the reference code.
-        lr: First learning rate, > 0; 0.1 in the reference code.
-        batch_size: Samples per step, >= 1; 128 as for the other rebalancers here.
-        weight_decay: L2 penalty on what trains, >= 0; 5e-4 in the reference code.
+        variant: One of the forms above; the initial logits of ``paper`` are those of the given
+            classifier.
+        rho: Power of the class weights, >= 0; with 0 all samples, with 1 all classes have equal
+            weight. 1.2 in the reference code for ImageNet-LT.
+        epochs: Number of epochs, >= 0; 10 in the reference code.
+        lr: Initial learning rate, > 0; 0.1 in the reference code.
+        batch_size: Samples per step, >= 1; 128 as in this project's other rebalancers.
+        weight_decay: L2 penalty on the trained parameters, >= 0; 5e-4 in the reference code.
 
     Shapes:
         classifier: any head. features [N, D], labels [N] int64. Returns a classifier with the head
-        `aligned` around the old one, whose weights are kept bit by bit, and no logit offset. A head
-        that is aligned already is aligned anew.
+        `aligned` around the old head, whose weights stay unchanged, and no logit offset. If the
+        old head is `aligned`, its alignment is replaced.
 
-    An absent class weighs as the rarest present one, and is never a target.
+    An absent class has the weight of the rarest present class and is never a target.
 
     Raises:
-        ArithmeticError: The training did not converge to finite weights.
+        ArithmeticError: The trained weights are not finite.
 
     Source:
         Zhang et al. 2021, "Distribution Alignment: A Unified Framework for Long-tail Visual
         Recognition", arXiv 2103.16370, equations 4 to 9; Megvii-BaseDetection/DisAlign and cvpods.
-        The paper has no CIFAR numbers.
+        The paper has no results for CIFAR.
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -78,10 +83,10 @@ class DisAlign(Rebalancer):
         labels: torch.Tensor,
         generator: torch.Generator,
     ) -> Classifier:
-        from trainables import head_training as heads
-        from trainables.objectives import loss_objective
+        from trainables.features import head_training as heads
+        from trainables.features.objectives import loss_objective
 
-        frozen = _unaligned(classifier)
+        frozen = _base_classifier(classifier)
         head = Head.parse({"aligned": {"base": frozen.head.dump(), "variant": self.variant}})
         counts = classifier.class_counts
         built = heads.new_head(
@@ -113,8 +118,8 @@ class DisAlign(Rebalancer):
         )
 
 
-def _unaligned(classifier: Classifier) -> Classifier:
-    """Return the classifier without an alignment that it may have."""
+def _base_classifier(classifier: Classifier) -> Classifier:
+    """Return the classifier with its base head, if its head is `aligned`."""
     if classifier.head.name != "aligned":
         return classifier
     base: Head = classifier.head.base  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Gates that stop at the expert that is enough."""
+"""Expert routing (RIDE): gates that decide where to stop."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ from trainables.methods.rebalancers import Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
-    from trainables.routed_experts import RoutedExpertsHead
+    from trainables.models.routed_experts import RoutedExpertsHead
 
 
 class ExpertRouting(Rebalancer):
-    """Learns which samples the first experts can answer alone (RIDE's second stage).
+    """Expert routing (RIDE): gates trained to predict which samples need further experts.
 
-    Behind every expert but the last stands a gate. It learns, by binary cross-entropy, whether the
-    mean logits so far are wrong and those with one of the next experts are right: the experts are
-    frozen, only the gates train, every class drawn alike. A sample is answered by the mean logits
-    of the experts up to the first gate that does not ask for more.
+    Behind each expert but the last is a gate. Its target is whether the mean logits so far are
+    wrong and the mean logits with one of the next experts are right; its loss is binary
+    cross-entropy. Only the gates are trained, class-balanced, with frozen experts. The logits of a
+    sample are the mean over the experts up to the first gate that requests no further expert.
 
     Args:
-        pos_weight: Weight of a sample that needs more, > 0: larger asks more experts, for more
-            accuracy at more cost. 100 in the released CIFAR-100 recipe.
-        top_choices: Largest logits that a gate sees, >= 1; 30 there.
-        hidden: Width of a gate's layer on the features, >= 1; 16 there.
-        epochs: Passes, >= 0. 20 is our choice, on cached features; 5 augmented ones there.
-        lr: First learning rate, > 0; 0.01 there.
-        batch_size: Samples per step, >= 1; 128 as for the other rebalancers here, 512 there.
-        weight_decay: L2 penalty on the gates, >= 0; 5e-4 there.
+        pos_weight: Weight of samples that need a further expert, > 0; a larger weight gives higher
+            accuracy at a higher cost. 100 in the reference recipe for CIFAR-100.
+        top_choices: Number of largest logits that a gate gets, >= 1; 30 in the reference recipe.
+        hidden: Width of a gate's hidden layer on the features, >= 1; 16 in the reference code.
+        epochs: Number of epochs, >= 0. Default 20 on cached features, this project's choice; 5 with
+            augmentation in the reference recipe.
+        lr: Initial learning rate, > 0; 0.01 in the reference recipe.
+        batch_size: Samples per step, >= 1; 128 as in this project's other rebalancers, 512 in the
+            reference recipe.
+        weight_decay: L2 penalty on the gates, >= 0; 5e-4 in the reference recipe.
 
     Shapes:
         classifier: head `experts`. features [N, E * D], labels [N] int64. Returns a classifier with
-        the head `routed_experts`: the same experts bit by bit, and gates. Gates that are there
-        already are trained anew.
+        the head `routed_experts`, which has the same experts, unchanged, and new gates.
 
-    Where the training images are all right with the first expert, nothing needs more, and all
-    samples stop there. What is used of it is measured by `evaluate` (``cost/experts_used``).
+    If the first expert is right on all training images, no gate ever requests a further expert.
+    `evaluate` reports the mean number of used experts (``cost/experts_used``).
 
     Raises:
         ValueError: The head is not `experts`.
-        ArithmeticError: The training did not converge to finite weights.
+        ArithmeticError: The trained weights are not finite.
 
     Source:
         Wang et al. 2021, "Long-tailed Recognition by Routing Diverse Distribution-Aware Experts",
         arXiv 2010.01809, section 3.3; frank-xwang/RIDE-LongTailRecognition,
-        model/ldam_drw_resnets/ea_resnet_cifar.py, whose SGD has Nesterov's momentum.
+        model/ldam_drw_resnets/ea_resnet_cifar.py, which uses Nesterov momentum.
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -64,7 +65,7 @@ class ExpertRouting(Rebalancer):
         ...     labels=torch.arange(2),
         ...     generator=torch.Generator().manual_seed(0),
         ... )
-        >>> routed.head.name, len(routed.state) - len(state)  # gates, and how many classes they see
+        >>> routed.head.name, len(routed.state) - len(state)  # gates and their number of classes
         ('routed_experts', 5)
     """
 
@@ -85,8 +86,8 @@ class ExpertRouting(Rebalancer):
         generator: torch.Generator,
         report: Callable[[Mapping[str, float], int], None] | None = None,
     ) -> Classifier:
-        from trainables import head_training as heads
-        from trainables.class_weights import full_precision
+        from trainables.features import head_training as heads
+        from trainables.functional.class_weights import full_precision
 
         head = self._routed(classifier)
         built = heads.new_head(
@@ -125,18 +126,18 @@ class ExpertRouting(Rebalancer):
         return classifier._replace(head=head, state=heads.head_state(module))
 
     def _routed(self, classifier: Classifier) -> RoutedExperts:
-        """Return the head with gates around the given one's experts."""
-        given = classifier.head
-        if not isinstance(given, Experts):
+        """Return the routed head with the experts of the classifier's head."""
+        head = classifier.head
+        if not isinstance(head, Experts):
             raise ValueError(
-                f"rebalancers/{self.name} needs the head 'experts', whose answers it routes; "
-                f"received '{given.name}'"
+                f"rebalancers/{self.name} needs the head 'experts'; received '{head.name}'; set "
+                "classify.head=experts"
             )
-        own = {name: getattr(given, name) for name in Experts.model_fields}
-        return RoutedExperts(**own, top_choices=self.top_choices, hidden=self.hidden)
+        settings = {name: getattr(head, name) for name in Experts.model_fields}
+        return RoutedExperts(**settings, top_choices=self.top_choices, hidden=self.hidden)
 
     def _objective(self, wanted: torch.Tensor) -> Callable[..., torch.Tensor]:
-        """Return the mean binary cross-entropy of all gates; ``wanted [N, G]`` of all samples."""
+        """Return the mean binary cross-entropy of all gates with the targets ``wanted [N, G]``."""
         weight = torch.tensor(self.pos_weight).to(wanted)
 
         def objective(needed: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> Any:
@@ -148,10 +149,10 @@ class ExpertRouting(Rebalancer):
 
 
 def needs_more(right: torch.Tensor) -> torch.Tensor:
-    """Return whether an expert is wrong where a later one is right ``[N, E - 1]``.
+    """Return whether a running mean is wrong and a later one is right ``[N, E - 1]``.
 
     Args:
-        right: Whether the mean of the first experts is right ``[N, E]`` bool.
+        right: Whether the running mean of the experts' logits is right ``[N, E]`` bool.
 
     Example:
         >>> needs_more(torch.tensor([[False, True, False], [False, False, False]]))

@@ -1,4 +1,4 @@
-"""Weights of experts, learned on unlabelled images."""
+"""Expert weights, learned on unlabelled images (SADE)."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from trainables.methods.rebalancers import Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
-    from trainables.experts import ExpertsHead
+    from trainables.models.experts import ExpertsHead
 
 
 class ExpertWeights(Rebalancer):
-    """Weighs experts by how stable their answers are on unlabelled images (SADE, test time).
+    """Expert weights by prediction stability on unlabelled images (SADE's test-time aggregation).
 
-    Two random views of each image of the pool, the stream past the deployed model, should be
-    answered alike. The weights ``w = softmax(v)`` of the experts' mean logits maximise ``mean_i
-    cos(p(x_i), p(x'_i))``, p the softmax of the weighted logits: an expert is stable on the classes
-    that it knows best, so the weights lean to the expert that suits the stream. No label is read.
+    The weights ``w = softmax(v)`` of the experts' logits maximize ``mean_i cos(p(x_i), p(x'_i))``,
+    where p is the softmax of the weighted logits and x, x' are two random views of an image in the
+    pool. An expert is most stable on its strongest classes, so the weights favor the expert whose
+    prior fits the pool. No labels are used.
 
     Args:
-        augmentation: Makes the views. Default ``crop_flip``; the reference code adds color jitter
-            and blur.
-        epochs: Passes over the pool with new views, >= 0. 5 in the reference code; each costs the
-            trunk two passes.
-        lr: Learning rate, > 0; 0.1 there.
-        batch_size: Images per step, >= 1; 128 there.
-        weight_decay: L2 penalty on v, >= 0; 5e-4 there.
-        smallest: Learning ends with the pass after which a weight is below this, in [0, 1]; 0.05
-            there, of weights rounded to two places.
+        augmentation: Augmentation of the views. Default ``crop_flip``; the reference code adds
+            color jitter and blur.
+        epochs: Epochs over the pool, each with new views and two forward passes of the trunk, >= 0;
+            5 in the reference code.
+        lr: Learning rate, > 0; 0.1 in the reference code.
+        batch_size: Images per step, >= 1; 128 in the reference code.
+        weight_decay: L2 penalty on v, >= 0; 5e-4 in the reference code.
+        smallest: Stop after an epoch in which a weight falls below this value, in [0, 1]; 0.05 in
+            the reference code, for weights rounded to two digits.
 
     Shapes:
-        classifier: head `experts`. augmented_pool(augmentation, generator) gives the pool's
+        classifier: head `experts`. augmented_pool(augmentation, generator) returns the pool's
         features [N, E * D]. Returns the classifier with the ``weights`` of its head set.
 
-    Only as good as the pool is like what comes later; images of new and unrelated classes in it
-    take part. Without images all experts weigh alike.
+    The weights suit later images only as far as these are distributed as the pool, which includes
+    images of new and unrelated classes. Without images all weights are equal.
 
     Raises:
         ValueError: The head is not `experts`.
@@ -50,11 +50,10 @@ class ExpertWeights(Rebalancer):
     Source:
         Zhang et al. 2022, "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic
         Long-Tailed Recognition", arXiv 2107.09249, section 4.2; Vanint/SADE-AgnosticLT,
-        test_training_cifar.py, where the unlabelled images are those of the test itself.
+        test_training_cifar.py, in which the unlabelled images are the test images.
 
     Example:
-        The first expert answers by what both views of an image share, the second by what they do
-        not.
+        The first expert uses the feature that both views share, the second the other feature.
 
         >>> from trainables.artifacts import Classifier
         >>> head, zeros = Experts(count=2, own="nothing"), torch.zeros(2)
@@ -74,7 +73,7 @@ class ExpertWeights(Rebalancer):
         True
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"backbone", "pool"})
+    extra_views: ClassVar[frozenset[str]] = frozenset({"backbone", "pool"})
 
     augmentation: Augmentation = Field(default="crop_flip")  # type: ignore[assignment]
     epochs: Annotated[int, Field(ge=0)] = 5
@@ -91,14 +90,14 @@ class ExpertWeights(Rebalancer):
         generator: torch.Generator,
         report: Callable[[Mapping[str, float], int], None] | None = None,
     ) -> Classifier:
-        from trainables.expert_weights import most_stable_weights
-        from trainables.predict import head_module
+        from trainables.features.expert_weights import most_stable_weights
+        from trainables.features.predict import head_module
 
         head = classifier.head
         if not isinstance(head, Experts) or head.name != "experts":
             raise ValueError(
-                f"rebalancers/{self.name} needs the head 'experts', whose answers it weighs; "
-                f"received '{head.name}'"
+                f"rebalancers/{self.name} needs the head 'experts'; received '{head.name}'; set "
+                "classify.head=experts"
             )
         experts = cast("ExpertsHead", head_module(classifier))
         learned = most_stable_weights(
@@ -122,13 +121,13 @@ class ExpertWeights(Rebalancer):
         augmented_pool: Callable[[Augmentation, torch.Generator], torch.Tensor],
         generator: torch.Generator,
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield per pass every expert's logits of two views, in one random order."""
+        """Yield for each epoch every expert's logits of two views, in one random order."""
         for _ in range(self.epochs):
-            there = next(experts.parameters()).device
-            views = [augmented_pool(self.augmentation, generator).to(there) for _ in range(2)]
+            device = next(experts.parameters()).device
+            views = [augmented_pool(self.augmentation, generator).to(device) for _ in range(2)]
             if not len(views[0]):
                 return
-            order = torch.randperm(len(views[0]), generator=generator).to(there)
+            order = torch.randperm(len(views[0]), generator=generator).to(device)
             with torch.no_grad():
                 first, second = (experts.each(view.float()[order]) for view in views)
             yield first, second

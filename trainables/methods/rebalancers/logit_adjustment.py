@@ -1,3 +1,5 @@
+"""Post-hoc logit adjustment."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
@@ -5,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import class_prior, filled_counts
+from trainables.functional.class_weights import class_prior, filled_counts
 from trainables.methods.method import Range
 from trainables.methods.rebalancers import Rebalancer
 
@@ -14,26 +16,27 @@ if TYPE_CHECKING:
 
 
 class LogitAdjustment(Rebalancer):
-    """Subtracts the log class prior from the logits, after training (post-hoc logit adjustment).
+    """Post-hoc logit adjustment, subtraction of the log class prior from the logits.
 
-    ``logit_offset_c = -log(pi_c^tau + 1e-12)`` with ``pi_c`` the share of class c in the training
-    set. Minimises the balanced error if the logits are calibrated on the long-tailed data. Not for
-    a classifier that was trained with a loss that already holds the prior (``logit_adjustment``,
-    ``balanced_softmax``): there it would count twice.
+    ``logit_offset_c = -log(pi_c^tau + 1e-12)`` with ``pi_c`` the frequency of class c in the
+    training set. The adjustment minimizes the balanced error if the logits are calibrated on the
+    long-tailed data. After a loss that already contains the prior (``logit_adjustment``,
+    ``balanced_softmax``), the adjustment would correct twice.
 
     Args:
-        tau: Strength, >= 0; 0 changes nothing, 1 is the Bayes-optimal correction of the paper.
+        tau: Strength, >= 0; 0 changes nothing, 1 is the paper's Bayes-optimal correction.
 
     Shapes:
-        classifier: any head. class_counts [C] int64. Returns the classifier with
-        ``logit_offset [C]`` replaced; trains nothing, so it takes microseconds.
+        classifier: any head. class_counts [C] int64. Returns the classifier with a new
+        ``logit_offset [C]``, without training.
 
-    An absent class (``n_c = 0``) counts as the rarest present one. Equal counts give equal offsets.
+    An absent class (``n_c = 0``) counts as the rarest present class. Equal counts give equal
+    offsets.
 
     Source:
         Menon et al. 2021, "Long-tail learning via logit adjustment", arXiv 2007.07314, eq. (9);
-        google-research/logit_adjustment main.py (the power is inside the logarithm, with 1e-12,
-        so a large tau saturates at -log 1e-12). Differs only for absent classes.
+        google-research/logit_adjustment main.py (with the power and 1e-12 inside the logarithm, so
+        that the offset is at most -log 1e-12). Only absent classes are treated differently.
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -48,6 +51,6 @@ class LogitAdjustment(Rebalancer):
     tau: Annotated[float, Field(ge=0), Range(0.25, 2.0)] = 1.0
 
     def __call__(self, *, classifier: Classifier, class_counts: torch.Tensor) -> Classifier:
-        # the official code adds 1e-12 inside the logarithm: it bounds the offset for a large tau
+        # as in the reference code, 1e-12 inside the logarithm bounds the offset for a large tau
         offset = -(class_prior(filled_counts(class_counts)).pow(self.tau) + 1e-12).log()
         return classifier._replace(logit_offset=offset.to(classifier.logit_offset))

@@ -1,3 +1,5 @@
+"""Learnable weight scaling (LWS)."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
@@ -5,44 +7,47 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 
+from trainables.features.balanced_training import FactorRebalancing
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import FactorRebalancing, Rebalancer
+from trainables.methods.rebalancers import Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
-    from trainables.head_training import HeadJob
+    from trainables.features.head_training import HeadTrainingSpec
 
 
 class LWS(FactorRebalancing, Rebalancer):
-    """Learns one factor per class for a frozen head, every class drawn alike.
+    """Learnable weight scaling (LWS): one factor per class of a frozen head.
 
-    ``z_c = s_c (w_c . x + b_c)``; only s trains, from 1, as `BalancedTraining` says. `lws_plus`
-    lets w and b follow slowly.
+    ``z_c = s_c (w_c . x + b_c)``; only s, initially 1, is trained, on class-balanced samples
+    (`BalancedTraining`). `lws_plus` also trains w and b with a smaller learning rate.
 
     Args:
         draws: ``class_balanced`` or ``instance_balanced`` (every sample once per epoch).
-        loss: What is minimised; cross-entropy in the paper. Any that needs logits, labels, class
-            counts and progress alone.
-        epochs: Passes, >= 0; 5 in the reference code for CIFAR-sized data. 0 changes nothing.
-        lr: First learning rate, > 0. 0.1 and batches of 128 are BagofTricks-LT's for CIFAR.
+        loss: Training loss that needs only logits, labels, class counts and progress;
+            cross-entropy in the paper.
+        epochs: Number of epochs, >= 0; 5 in the reference code for data of CIFAR's size. 0 changes
+            nothing.
+        lr: Initial learning rate, > 0; 0.1 with batches of 128, as BagofTricks-LT for CIFAR.
+        rate: Without effect on a head with class factors.
         batch_size: Samples per step, >= 1.
-        weight_decay: L2 penalty on the factors, >= 0; 5e-4 in the reference code. It pulls the
-            factors towards 0, not 1.
+        weight_decay: L2 penalty on the factors (towards 0, not 1), >= 0; 5e-4 in the reference
+            code.
 
     Shapes:
         classifier: linear head. features [N, D], labels [N] int64. Returns a linear head with the
         factors multiplied in, and no logit offset.
 
-    An absent class is never drawn as a target.
+    An absent class is never a target.
 
     Raises:
         ValueError: The head is not linear.
-        ArithmeticError: The training did not converge to finite weights.
+        ArithmeticError: The trained weights are not finite.
 
     Source:
         Kang et al. 2020, "Decoupling Representation and Classifier for Long-Tailed Recognition",
-        arXiv 1910.09217, eq. (6) (learnable weight scaling); facebookresearch/classifier-balancing
-        scales bias and weight alike, as here.
+        arXiv 1910.09217, eq. (6) (learnable weight scaling); as in
+        facebookresearch/classifier-balancing, the factor scales both weight and bias.
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -56,7 +61,7 @@ class LWS(FactorRebalancing, Rebalancer):
         ...     labels=torch.tensor([0, 1]),
         ...     generator=torch.Generator().manual_seed(0),
         ... )
-        >>> bool((scaled.state["weight"].abs() > 1).all())  # right already: gets surer
+        >>> bool((scaled.state["weight"].abs() > 1).all())  # the loss decreases with larger factors
         True
     """
 
@@ -64,9 +69,9 @@ class LWS(FactorRebalancing, Rebalancer):
 
     def job(
         self, *, classifier: Classifier, labels: torch.Tensor, generator: torch.Generator
-    ) -> HeadJob:
-        """Return the training of one factor per class on the frozen head."""
-        from trainables.head_training import scaled_linear
+    ) -> HeadTrainingSpec:
+        """Return the specification to train one factor per class on the frozen head."""
+        from trainables.features.head_training import scaled_linear
 
         scaled = scaled_linear(classifier, owner="rebalancers/lws")
         scaled.linear.requires_grad_(requires_grad=False)

@@ -1,3 +1,5 @@
+"""Learnable weight scaling of MiSLAS (LWS+)."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
@@ -5,30 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 
+from trainables.features.balanced_training import FactorRebalancing
 from trainables.methods.method import Range
-from trainables.methods.rebalancers import FactorRebalancing, Rebalancer
+from trainables.methods.rebalancers import Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
-    from trainables.head_training import HeadJob
+    from trainables.features.head_training import HeadTrainingSpec
 
 
 class LWSPlus(FactorRebalancing, Rebalancer):
-    """Learns one factor per class while the head itself follows slowly, every class drawn alike.
+    """MiSLAS's LWS+: one factor per class, trained together with the head at a lower learning rate.
 
-    As `lws`, ``z_c = s_c (w_c . x + b_c)``, with s from 1 at ``lr`` and w and b at
-    ``head_lr_factor * lr``. With the loss ``label_aware_smoothing`` and a trunk whose batch norm
-    was shifted (``extract.batchnorm: shifted``) it is the second stage of MiSLAS.
+    As in `lws`, ``z_c = s_c (w_c . x + b_c)``; s, initially 1, is trained with learning rate ``lr``
+    and w, b with ``head_lr_factor * lr``. With the loss ``label_aware_smoothing`` and shifted batch
+    norm (``extract.batchnorm: shifted``) this is the classifier training of MiSLAS.
 
     Args:
         draws: ``class_balanced`` or ``instance_balanced`` (every sample once per epoch).
-        loss: What is minimised; `label_aware_smoothing` in the paper. Any that needs logits,
-            labels, class counts and progress alone.
-        epochs: Passes, >= 0; 10 in the paper. 0 changes nothing.
-        lr: First learning rate, > 0; 0.1 in the reference code.
-        head_lr_factor: Share of the learning rate that the head's own weights get, in [0, 1]; 0 is
-            `lws`. The reference code has 0.5 for CIFAR-10 with factor 100, 0.2 for its milder tails
-            and CIFAR-100 with 100, 0.1 for the rest.
+        loss: Training loss that needs only logits, labels, class counts and progress;
+            `label_aware_smoothing` in the paper.
+        epochs: Number of epochs, >= 0; 10 in the paper. 0 changes nothing.
+        lr: Initial learning rate, > 0; 0.1 in the reference code.
+        head_lr_factor: Factor of the learning rate of w and b, in [0, 1]; 0 is `lws`. In the
+            reference code 0.5 for CIFAR-10 with imbalance factor 100, 0.2 for CIFAR-10 with smaller
+            factors and CIFAR-100 with 100, 0.1 otherwise.
+        rate: Without effect on a head with class factors.
         batch_size: Samples per step, >= 1; 128 in the reference code.
         weight_decay: L2 penalty on factors and weights, >= 0; 2e-4 in the reference code.
 
@@ -36,16 +40,16 @@ class LWSPlus(FactorRebalancing, Rebalancer):
         classifier: linear head. features [N, D], labels [N] int64. Returns a linear head with the
         factors multiplied in, and no logit offset.
 
-    An absent class is never drawn as a target.
+    An absent class is never a target.
 
     Raises:
         ValueError: The head is not linear.
-        ArithmeticError: The training did not converge to finite weights.
+        ArithmeticError: The trained weights are not finite.
 
     Source:
         Zhong et al. 2021, "Improving Calibration for Long-Tailed Recognition" (MiSLAS),
         arXiv 2104.00466, section 3.3; dvlab-research/MiSLAS train_stage2.py, which augments the
-        images and shifts batch norm while the head trains: here the features are fixed.
+        images and shifts batch norm while it trains the head; here the features are cached.
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -59,7 +63,7 @@ class LWSPlus(FactorRebalancing, Rebalancer):
         ...     labels=torch.tensor([0, 1]),
         ...     generator=torch.Generator().manual_seed(0),
         ... )
-        >>> bool((scaled.state["weight"].abs() > 1).all())  # right already: gets surer
+        >>> bool((scaled.state["weight"].abs() > 1).all())  # the loss decreases with larger factors
         True
     """
 
@@ -69,9 +73,9 @@ class LWSPlus(FactorRebalancing, Rebalancer):
 
     def job(
         self, *, classifier: Classifier, labels: torch.Tensor, generator: torch.Generator
-    ) -> HeadJob:
-        """Return the training of one factor per class and, slowly, of the head."""
-        from trainables.head_training import scaled_linear
+    ) -> HeadTrainingSpec:
+        """Return the specification to train one factor per class and the head."""
+        from trainables.features.head_training import scaled_linear
 
         scaled = scaled_linear(classifier, owner="rebalancers/lws_plus")
         return self.balanced_job(

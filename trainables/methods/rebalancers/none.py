@@ -1,3 +1,5 @@
+"""No rebalancing."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -9,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class NoRebalancer(Rebalancer):
-    """Leaves the classifier as it is.
+    """No rebalancing.
 
     Shapes:
         classifier: any head; returned unchanged.
 
     Source:
-        The baseline every rebalancer is compared with.
+        Identity, the baseline of all rebalancers.
 
     Example:
         >>> import torch

@@ -1,3 +1,5 @@
+"""tau-normalization of the class vectors."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
@@ -13,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class TauNorm(Rebalancer):
-    """Evens out the lengths of the class vectors, which grow with class size in training.
+    """tau-normalization of the class vectors, whose norms grow with class size in training.
 
     ``w_c <- w_c / |w_c|^tau``.
 
     Args:
-        tau: 0 leaves the lengths, 1 makes them all one, above 1 favours classes with short
-            vectors; the paper picks it per data set in [0, 2] (on the evaluation split, so no
-            default is theirs; 1 is that of BagofTricks-LT).
-        keep_bias: Keep the bias of the head. The reference code drops it, as a bias carries the
-            class size too.
+        tau: Strength; 0 leaves the norms unchanged, 1 makes all norms one, values above 1 favor
+            classes with short vectors. The paper chooses tau in [0, 2] per data set on the
+            evaluation split; the default 1 is that of BagofTricks-LT.
+        keep_bias: Keep the bias of the head. The reference code drops it, because the bias also
+            depends on class size.
 
     Shapes:
-        classifier: linear head. Returns it with new weights; trains nothing. A class vector of
-        length zero stays zero.
+        classifier: linear head. Returns the classifier with new weights, without training. A zero
+        class vector stays zero.
 
     Raises:
         ValueError: The head is not linear.
@@ -53,12 +55,12 @@ class TauNorm(Rebalancer):
     def __call__(self, *, classifier: Classifier) -> Classifier:
         if classifier.head.name != "linear":
             raise ValueError(
-                "rebalancers/tau_norm needs the head 'linear', whose class vectors have a length "
-                f"that counts; received '{classifier.head.name}'"
+                f"rebalancers/tau_norm needs the head 'linear'; received '{classifier.head.name}'; "
+                "set classify.head=linear"
             )
         weight = classifier.state["weight"]
         length = weight.norm(dim=1, keepdim=True)
-        # a zero vector has no direction to keep: it stays zero
+        # a zero vector has no direction, so it stays zero
         factor = torch.where(length > 0, length, torch.ones_like(length)).pow(self.tau)
         state = {**classifier.state, "weight": weight / factor}
         if "bias" in state and not self.keep_bias:

@@ -1,3 +1,5 @@
+"""Total direct effect (TDE) of a causal classifier."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
@@ -12,23 +14,26 @@ from trainables.methods.rebalancers import Rebalancer
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
 
+LOOKED_UP = {"heads": ("causal_norm",)}
+
 
 class TDE(Rebalancer):
-    """Predicts without the drift that training on many images of a few classes gave (causal TDE).
+    """Total direct effect (TDE): predictions without the effect of the mean training feature.
 
-    Trains a `causal_norm` head on frozen features, every sample drawn alike, and keeps the moving
-    average of the features; predictions then leave out ``alpha`` times each feature's component
-    along it. If the classifier has a `causal_norm` head already, only its alpha changes.
+    A `causal_norm` head is trained on frozen instance-balanced features, with a moving average of
+    the features. Predictions subtract ``alpha`` times each feature's component along this average.
+    If the classifier has a `causal_norm` head already, only the head's alpha changes.
 
     Args:
-        alpha: Strength of the correction at test time, >= 0; 0 leaves it out. 1 is the reference
-            code's for CIFAR-10 (1.5 for CIFAR-100, 3 for ImageNet-LT). Its rule: alpha times the
-            mean cosine of feature and moving average should be about 1, so features that all lean
-            one way want less.
-        num_heads: Blocks of the feature that are normalised on their own, >= 1, a divisor of D; 2
-            in the reference code.
-        epochs: Passes, >= 0. 20 is our choice: the paper trains head and trunk together.
-        lr: First learning rate, > 0; 0.1 for batches of 128, as the reference code's 0.2 for 256.
+        alpha: Strength of the correction in predictions, >= 0; 0 for none. 1 in the reference code
+            for CIFAR-10 (1.5 for CIFAR-100, 3 for ImageNet-LT), which recommends that alpha times
+            the mean cosine of feature and moving average be about 1.
+        num_heads: Number of separately normalized blocks of the feature, >= 1, a divisor of D; 2 in
+            the reference code.
+        epochs: Number of epochs, >= 0. Default 20, this project's choice, as the paper trains head
+            and trunk together.
+        lr: Initial learning rate, > 0; 0.1 for batches of 128, as 0.2 for 256 in the reference
+            code.
         batch_size: Samples per step, >= 1.
         weight_decay: L2 penalty on the class vectors, >= 0; 5e-4 in the reference code.
 
@@ -36,18 +41,18 @@ class TDE(Rebalancer):
         classifier: any head. features [N, D], labels [N] int64. Returns a classifier with a
         `causal_norm` head, its ``feature_mean`` and no logit offset.
 
-    An absent class is never a target, so it ends with a small logit. Without samples the mean
-    feature is zero and nothing is left out.
+    An absent class is never a target, so its logits become small. Without samples the mean feature
+    is zero and the correction has no effect.
 
     Raises:
         ValueError: D is not a multiple of ``num_heads``.
-        ArithmeticError: The training did not converge to finite weights.
+        ArithmeticError: The trained weights are not finite.
 
     Source:
         Tang et al. 2020, "Long-Tailed Classification by Keeping the Good and Removing the Bad
         Momentum Causal Effect", arXiv 2009.12991, eq. (8) to (10);
-        KaihuaTang/Long-Tailed-Recognition.pytorch. Theirs is trained with the trunk (take the
-        head `causal_norm` in classify for that), here the trunk is frozen.
+        KaihuaTang/Long-Tailed-Recognition.pytorch, which trains head and trunk together, as the
+        head `causal_norm` in ``classify.head``; here the trunk is frozen.
 
     Example:
         >>> from trainables.artifacts import Classifier
@@ -81,7 +86,7 @@ class TDE(Rebalancer):
             settings = {**classifier.head.model_dump(), "alpha": self.alpha}
             return classifier._replace(head=Head.parse({"causal_norm": settings}))
         head = Head.parse({"causal_norm": {"alpha": self.alpha, "num_heads": self.num_heads}})
-        state = self._trained(head, classifier, features, labels, generator)
+        state = self._train(head, classifier, features, labels, generator)
         return classifier._replace(
             head=head,
             state=state,
@@ -89,7 +94,7 @@ class TDE(Rebalancer):
             logit_offset=torch.zeros_like(classifier.logit_offset),
         )
 
-    def _trained(
+    def _train(
         self,
         head: Head,
         classifier: Classifier,
@@ -97,8 +102,8 @@ class TDE(Rebalancer):
         labels: torch.Tensor,
         generator: torch.Generator,
     ) -> dict[str, torch.Tensor]:
-        """Return the state of a causal head trained on the features as they come."""
-        from trainables import head_training as heads
+        """Return the state of a `causal_norm` head trained on instance-balanced features."""
+        from trainables.features import head_training as heads
 
         module = heads.new_head(
             head,

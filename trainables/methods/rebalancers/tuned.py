@@ -1,52 +1,65 @@
+"""Random search over rebalancers and their settings."""
+
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
 from pydantic import Field, model_validator
 
+from trainables.closed_form.groups import judging
+from trainables.closed_form.statistics import samples
 from trainables.context import derive_seed
+from trainables.features.predict import predict_logits
 from trainables.methods.rebalancers import Rebalancer
 
 if TYPE_CHECKING:
     from trainables.artifacts import Classifier
 
+Report = Callable[[Mapping[str, float], int], None]
+LOOKED_UP = {"rebalancers": ("none", ".among")}
+
 
 class Tuned(Rebalancer):
-    """Tries many settings of cheap corrections at once, and keeps the best on validation images.
+    """Random search over settings of fast rebalancers, by validation or out-of-fold accuracy.
 
-    Of each correction: its own defaults and ``tries - 1`` draws from its search ranges, all from
-    one seed. Heads that train do so together in one computation, so that a hundred cost little
-    more than one. Kept is the largest mean of per-class accuracies on the validation images; where
-    that is equal the smallest mean cross-entropy, then the first. The classifier as it came takes
-    part. What every try was and gave is reported.
+    Candidates are the given classifier and, for each rebalancer, its default settings and
+    ``tries - 1`` settings drawn from its search ranges, all with one seed. Heads are trained in
+    one batch, so that a hundred heads take little longer than one; closed forms share their
+    decompositions. The candidate with the largest mean of per-class accuracies on the validation
+    images is chosen, on a tie the one with the smallest mean per-class cross-entropy, then the
+    first. Settings and scores of all candidates are reported.
+
+    Without validation images, accuracies are those of answers to training images by fits without
+    the image: exact for closed forms, otherwise from five folds, over the classes of at least 3
+    images. Rebalancers that start from the given classifier (and that classifier) are then left
+    out, because it was trained on the images.
 
     Args:
-        among: Corrections to try, by name.
-        tries: Settings of each, >= 1. 32 is our choice.
+        among: Names of the rebalancers.
+        tries: Number of settings per rebalancer, >= 1. Default 32, this project's choice.
 
     Shapes:
-        classifier: any head; a correction that needs another head is left out. features [N, D],
+        classifier: any head; rebalancers that need another head are left out. features [N, D],
         labels [N] int64, validation_features [V, D], validation_labels [V] int64. Returns the
-        classifier of the best try.
+        classifier of the best candidate.
 
-    The validation images that it chooses by are those that calibrate later: their accuracy is
-    optimistic afterwards, that of the held-out images is not.
+    The same validation images serve for calibration later. Accuracies on validation images are
+    optimistic after the selection, accuracies on held-out images are not.
 
     Raises:
-        ValueError: There are no validation images, or no correction fits the head.
+        ValueError: No rebalancer supports the head, or none can be judged.
 
     Source:
-        Exhaustive search of what comes after training: the papers sweep tau of `tau_norm` and
-        `logit_adjustment` like this (Kang et al. 2020, arXiv 1910.09217, section 5.2), on test
-        images, which is not done here. Training models together: Wang et al. 2021, "Horizontally
-        Fused Training Array", arXiv 2102.02344.
+        Papers sweep tau of `tau_norm` and `logit_adjustment` in this way, but on test images (Kang
+        et al. 2020, arXiv 1910.09217, section 5.2). Wang et al. 2021, "Horizontally Fused Training
+        Array", arXiv 2102.02344, for the training of many models at once.
 
     Example:
         >>> from trainables.artifacts import Classifier
         >>> from trainables.methods.heads import Head
-        >>> state = {"weight": torch.eye(2), "bias": torch.tensor([0.0, 2.0])}  # leans to class 1
+        >>> state = {"weight": torch.eye(2), "bias": torch.tensor([0.0, 2.0])}  # favors class 1
         >>> zeros, counts = torch.zeros(2), torch.tensor([1, 9])
         >>> trained = Classifier(Head.parse("linear"), 2, state, zeros, counts, zeros)
         >>> best = Tuned(among=("logit_adjustment",), tries=1)(
@@ -68,13 +81,13 @@ class Tuned(Rebalancer):
 
     @model_validator(mode="after")
     def _names_are_corrections(self) -> Self:
-        """Refuse names that are not on the shelf, itself, upper bounds, and who reads images."""
+        """Refuse unknown names, `tuned`, upper bounds, and methods that need extra views."""
         for name in self.among:
             method = Rebalancer.lookup(name)
-            if method.oracle or method.reads or name == self.name:
-                raise ValueError(f"rebalancers/tuned.among: '{name}' cannot be tried")
+            if method.oracle or method.extra_views or name == self.name:
+                raise ValueError(f"rebalancers/tuned.among: '{name}' is not allowed")
         if not self.among:
-            raise ValueError("rebalancers/tuned.among: names at least one correction")
+            raise ValueError("rebalancers/tuned.among: must name at least one rebalancer")
         return self
 
     def __call__(
@@ -87,51 +100,98 @@ class Tuned(Rebalancer):
         generator: torch.Generator,
         validation_features: torch.Tensor,
         validation_labels: torch.Tensor,
-        report: Callable[[Mapping[str, float], int], None],
+        report: Report,
+        groups: torch.Tensor | None = None,
     ) -> Classifier:
-        from trainables.corrections import applied_together, merit
+        from trainables.features.rebalancer_search import apply_in_batch
 
-        if not len(validation_labels):
-            raise ValueError(
-                "rebalancers/tuned chooses by validation images, of which there are none; raise "
-                "data.validation_per_class, or name one correction"
-            )
         tries = self._tries(generator)
         available = {
             "classifier": classifier,
             "features": features,
             "labels": labels,
+            "groups": groups,
             "class_counts": class_counts,
         }
         seed = int(torch.randint(2**62, (), generator=generator))
-        results = applied_together(tries, available, seed=seed)
-        if len(results) == 1:  # "none" fits every head
+        if not len(validation_labels):
+            best = self._best_out_of_fold(tries, available, seed, report)
+            return apply_in_batch([tries[best]], available, seed=seed)[0]
+        results = apply_in_batch(tries, available, seed=seed)
+        if len(results) == 1:  # "none" supports every head
             raise ValueError(
-                f"rebalancers/tuned: none of {', '.join(self.among)} fits the head "
+                f"rebalancers/tuned: none of {', '.join(self.among)} supports the head "
                 f"'{classifier.head.name}'"
             )
-        merits = {}
-        for place, result in sorted(results.items()):
-            merits[place] = merit(result, validation_features, validation_labels)
-            report({"rebalance/try/accuracy": merits[place][0], **_numbers(tries[place])}, place)
-        return results[max(merits, key=lambda place: (merits[place], -place))]
+        answers = (
+            (place, predict_logits(results[place], validation_features))
+            for place in sorted(results)
+        )
+        return results[_best(tries, answers, validation_labels, report)]
+
+    def _best_out_of_fold(
+        self, tries: list[Rebalancer], available: Mapping[str, Any], seed: int, report: Report
+    ) -> int:
+        """Return the index of the best candidate by answers to the training images."""
+        from trainables.features.rebalancer_search import answer_out_of_fold
+
+        if not any(method.from_features for method in tries):
+            raise ValueError(
+                "rebalancers/tuned: there are no validation images, and answers to training images "
+                f"can stand in for them only for rebalancers that are fitted to features alone, "
+                f"which none of {', '.join(self.among)} is; raise data.validation_per_class, or "
+                "add ridge, lda or crt to rebalance.method.tuned.among"
+            )
+        data = samples(available["features"], available["labels"], groups=available.get("groups"))
+        rows = judging(data, len(available["class_counts"]))
+        if not bool(rows.any()):
+            raise ValueError(
+                "rebalancers/tuned: there are no validation images, and fewer than two classes "
+                "have 3 training images to stand in for them; choose one rebalancer"
+            )
+        found = answer_out_of_fold(tries, available, data, seed=seed)
+        answers = ((place, logits[rows]) for place, logits in found)
+        return _best(tries, answers, data.labels[rows], report)
 
     def _tries(self, generator: torch.Generator) -> list[Rebalancer]:
-        """Return the corrections to try, "none" first."""
-        from trainables.corrections import drawn_settings
+        """Return the candidate rebalancers, "none" first."""
+        from trainables.features.rebalancer_search import draw_settings
 
         tries = [Rebalancer.parse("none")]
         for name in self.among:
             method = Rebalancer.lookup(name)
-            # a generator of its own: other names and numbers of tries leave its draws alone
-            own = torch.Generator().manual_seed(derive_seed(generator.initial_seed(), name))
-            settings = [{}, *(drawn_settings(method, own) for _ in range(self.tries - 1))]
+            # one generator per name, so that draws do not depend on the other names and on `tries`
+            settings_generator = torch.Generator().manual_seed(
+                derive_seed(generator.initial_seed(), name)
+            )
+            settings = [
+                {},
+                *(draw_settings(method, settings_generator) for _ in range(self.tries - 1)),
+            ]
             tries += [Rebalancer.parse({name: chosen}) for chosen in settings]
         return tries
 
 
-def _numbers(method: Rebalancer) -> dict[str, float]:
-    """Return the settings of a try that are numbers, by name."""
+def _best(
+    tries: list[Rebalancer],
+    answers: Iterable[tuple[int, torch.Tensor]],
+    labels: torch.Tensor,
+    report: Report,
+) -> int:
+    """Report how good each candidate's answers are, and return the index of the best."""
+    from trainables.features.rebalancer_search import merit
+
+    merits = {}
+    for place, logits in answers:
+        merits[place] = merit(logits, labels)
+        report(
+            {"rebalance/try/accuracy": merits[place][0], **_numeric_settings(tries[place])}, place
+        )
+    return max(merits, key=lambda place: (merits[place], -place))
+
+
+def _numeric_settings(method: Rebalancer) -> dict[str, float]:
+    """Return the numeric settings of a rebalancer as metrics."""
     plain = method.model_dump(mode="json")
     return {
         f"rebalance/try/{method.name}/{name}": float(value)

@@ -1,13 +1,13 @@
-"""Shelf: samplers. One file per method; the contract is `Sampler`."""
+"""Samplers of training data, one per file; base class `Sampler`."""
 
 from trainables.methods.method import Method
 
 
 class Sampler(Method):
-    """Says how often each training sample is drawn, or writes the positions of an epoch.
+    """Sampling probabilities of training samples, or the sample indices of an epoch.
 
-    ``(*, labels, class_counts, progress, epochs) -> probability per sample [N]``, float64, summing
-    to one, for an epoch of N draws; or with ``generator`` an index stream: positions ``[M]``,
-    int64, in the order of the epoch, which then has M draws. Progress goes from 0 in the first
-    epoch to 1 in the last.
+    ``(*, labels, class_counts, progress, epochs) -> [N]`` float64, the probability of each sample,
+    summing to one, for an epoch of N draws. A sampler with the input ``generator`` may return
+    indices ``[M]`` int64 instead, the samples of an epoch in order. Progress goes from 0 in the
+    first epoch to 1 in the last.
     """

@@ -7,29 +7,29 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.index_streams import class_aware_stream
+from trainables.functional.index_sampling import class_aware_stream
 from trainables.methods.method import Choice
 from trainables.methods.samplers import Sampler
 
 
 class ClassAware(Sampler):
-    """Classes take turns, and so do the samples within a class: balanced without chance.
+    """Class-aware sampling, which cycles through the classes and through the samples of each class.
 
-    In every round all classes that occur are visited in a new order; a visit takes the next
-    ``per_visit`` samples of the class, which come in rounds of their own. An epoch has
-    ``n_max * K`` draws, many more steps than N: compare by iterations, not by epochs.
+    The K classes that occur are visited in consecutive random permutations; a visit takes the next
+    ``per_visit`` samples of consecutive random permutations of the class. An epoch has
+    ``n_max * K`` draws, which is more than N, so compare runs by iterations, not by epochs.
 
     Args:
-        per_visit: Samples of one class in a row, >= 1. Default 4, as in the configurations of the
-            reference codes; 1 is their code's default.
+        per_visit: Consecutive samples of one class, >= 1. Default 4, as in the configurations of
+            the reference codes, whose default is 1.
 
     Shapes:
-        labels ``[N]`` int64 -> positions ``[n_max * K]`` int64.
+        labels ``[N]`` int64 -> indices ``[n_max * K]`` int64.
 
     Source:
         Kang et al. 2020, "Decoupling Representation and Classifier for Long-Tailed Recognition",
         arXiv:1910.09217, section 4.2; reference code facebookresearch/classifier-balancing and
-        dvlab-research/MiSLAS (where every worker draws for itself: here all draw one stream).
+        dvlab-research/MiSLAS, whose workers draw independently; here all workers share the draws.
 
     Example:
         >>> labels, draw = torch.tensor([0, 0, 0, 1]), torch.Generator().manual_seed(0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from trainables.class_weights import sample_probability
+from trainables.functional.class_weights import sample_probability
 from trainables.methods.samplers import Sampler
 
 
 class ClassBalanced(Sampler):
-    """Every class is drawn equally often, a sample within its class equally often.
+    """Class-balanced sampling, uniform over classes and uniform within each class.
 
     ``p_i = 1 / (K n_{y_i})`` with K the number of classes that occur among the labels.
 

@@ -1,4 +1,4 @@
-"""Deferred re-sampling."""
+"""Deferred re-sampling (DRS)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import begun
+from trainables.functional.class_weights import begun
 from trainables.methods.method import Choice, Range
 from trainables.methods.samplers import Sampler
 from trainables.methods.samplers.class_balanced import ClassBalanced
@@ -15,19 +15,19 @@ from trainables.methods.samplers.instance_balanced import InstanceBalanced
 
 
 class Deferred(Sampler):
-    """Instance-balanced sampling first, another sampler in the last part of training (DRS).
+    """Deferred re-sampling: instance-balanced first, a base sampler in the last part of training.
 
-    The base is told the progress of the whole training, as in the reference code: a progressively
-    balanced one starts in the middle of its way.
+    As in the reference code, the base gets the progress of the whole training, so that
+    ``progressively_balanced`` begins at an intermediate mixture.
 
     Args:
-        base: The sampler of the last part. Default class_balanced.
-        start: Fraction of the epochs before it, in [0, 1]. Default 0.8: epoch 160 of 200, counted
-            from 0.
+        base: Sampler of the last part. Default class_balanced.
+        start: Fraction of instance-balanced epochs, in [0, 1]. Default 0.8, which is epoch 160 of
+            200, counted from 0.
 
     Shapes:
-        labels ``[N]`` int64, progress in [0, 1], epochs T (without it, progress is taken for the
-        fraction of the epochs that are done) -> as the base, before it probability ``[N]``.
+        labels ``[N]`` int64, progress in [0, 1], epochs T (by default, progress is the fraction of
+        completed epochs) -> result of the base; before ``start``, probability ``[N]``.
 
     Source:
         Cao et al. 2019, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
@@ -56,7 +56,7 @@ class Deferred(Sampler):
         class_counts: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        # progress counts to 1 in the last of T epochs; the part that is done then is (T - 1) / T
+        # progress is 1 in the last of T epochs, when the completed fraction is (T - 1) / T
         done = progress if epochs is None else progress * (epochs - 1) / epochs
         sampler = self.base if begun(self.start, done) else InstanceBalanced()
         offered = {
@@ -66,7 +66,7 @@ class Deferred(Sampler):
             "class_counts": class_counts,
             "generator": generator,
         }
-        drawn: torch.Tensor = sampler.supplied(
+        drawn: torch.Tensor = sampler.call_with(
             {name: value for name, value in offered.items() if value is not None}
         )
         return drawn

@@ -1,4 +1,4 @@
-"""Sampling by the effective number of samples."""
+"""Sampling by the effective number of samples per class."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import effective_number, sample_probability
+from trainables.functional.class_weights import effective_number, sample_probability
 from trainables.methods.method import Choice
 from trainables.methods.samplers import Sampler
 
 
 class EffectiveNumber(Sampler):
-    """Samples are drawn in inverse proportion to the effective number of their class.
+    """Sampling inversely proportional to the effective number of samples of each class.
 
-    ``p_i ~ (1 - beta) / (1 - beta^n_{y_i})``: instance-balanced at beta = 0, nearly class-balanced
-    near 1.
+    ``p_i ~ (1 - beta) / (1 - beta^n_{y_i})``, which is instance-balanced at beta = 0 and approaches
+    class-balanced at beta = 1.
 
     Args:
         beta: In [0, 1). Default 0.9999.
@@ -25,8 +25,8 @@ class EffectiveNumber(Sampler):
         labels ``[N]`` int64 -> probability ``[N]`` float64, summing to one.
 
     Source:
-        Cui et al. 2019, arXiv:1901.05555, equation 2, as a sampler in the reference code
-        kaidic/LDAM-DRW (which builds it after the loader and so never uses it).
+        Cui et al. 2019, arXiv:1901.05555, equation 2; kaidic/LDAM-DRW has this sampler but builds
+        it after the data loader, which therefore does not use it.
 
     Example:
         >>> EffectiveNumber(beta=0.5)(labels=torch.tensor([0, 0, 1]))  # ~ 2/3, 2/3, 1

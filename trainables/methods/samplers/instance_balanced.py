@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from trainables.class_weights import sample_probability
+from trainables.functional.class_weights import sample_probability
 from trainables.methods.samplers import Sampler
 
 
 class InstanceBalanced(Sampler):
-    """Every sample is drawn equally often, so frequent classes dominate.
+    """Instance-balanced sampling, uniform over samples.
 
-    ``p_i = 1 / N``: class c is drawn with probability ``n_c / N``.
+    ``p_i = 1 / N``, so that class c is drawn with probability ``n_c / N``.
 
     Shapes:
         labels ``[N]`` int64 -> probability ``[N]`` float64, summing to one.

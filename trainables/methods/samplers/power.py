@@ -7,18 +7,18 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from trainables.class_weights import sample_probability
+from trainables.functional.class_weights import sample_probability
 from trainables.methods.method import Range
 from trainables.methods.samplers import Sampler
 
 
 class Power(Sampler):
-    """Classes are drawn in proportion to a power of their size.
+    """Sampling of classes proportional to a power of their size.
 
     ``q_c ~ n_c^q``, ``p_i = q_{y_i} / n_{y_i}``.
 
     Args:
-        q: In [-2, 2]: 1 instance-balanced, 1/2 (default) square-root, 0 class-balanced, -1
+        q: Power in [-2, 2]; 1 is instance-balanced, 1/2 (default) square-root, 0 class-balanced, -1
             reversed.
 
     Shapes:

@@ -6,24 +6,24 @@ from typing import Literal
 
 import torch
 
-from trainables.class_weights import sample_probability
+from trainables.functional.class_weights import sample_probability
 from trainables.methods.samplers import Sampler
 
 
 class ProgressivelyBalanced(Sampler):
-    """From instance-balanced to class-balanced in the course of training.
+    """Progressively balanced sampling, from instance-balanced to class-balanced during training.
 
-    ``q_c = (1 - a) n_c / N + a / K`` with K the number of classes that occur,
-    ``p_i = q_{y_i} / n_{y_i}``. With T epochs, e = 0 .. T - 1 and progress ``e / (T - 1)``:
+    ``p_i = q_{y_i} / n_{y_i}`` with ``q_c = (1 - a) n_c / N + a / K`` and K the number of classes
+    that occur. In epoch e = 0 .. T - 1 of T, with progress ``e / (T - 1)``,
     ``paper``: ``a = e / (T - 1)``, from 0 to 1; ``official``: ``a = (e + 1) / T``.
 
     Args:
-        variant: Which of the two. Default ``paper``, which facebookresearch/classifier-balancing
-            follows; ``official`` is what zhangyongshun/BagofTricks-LT does.
+        variant: One of the forms above. Default ``paper``, as facebookresearch/classifier-
+            balancing; ``official`` as zhangyongshun/BagofTricks-LT.
 
     Shapes:
-        labels ``[N]`` int64, progress in [0, 1], epochs T (``official`` needs it to tell its a
-        from the progress; without it a = progress) -> probability ``[N]`` float64, summing to one.
+        labels ``[N]`` int64, progress in [0, 1], epochs T (for ``official``; without epochs, a is
+        the progress) -> probability ``[N]`` float64, summing to one.
 
     Source:
         Kang et al. 2020, "Decoupling Representation and Classifier for Long-Tailed Recognition",
@@ -40,9 +40,9 @@ class ProgressivelyBalanced(Sampler):
     def __call__(
         self, *, labels: torch.Tensor, progress: float, epochs: int | None = None
     ) -> torch.Tensor:
-        share = progress
+        mixture = progress
         if self.variant == "official" and epochs is not None:
-            share = (progress * (epochs - 1) + 1) / epochs
+            mixture = (progress * (epochs - 1) + 1) / epochs
         return sample_probability(
-            labels, lambda counts: (1 - share) * counts / counts.sum() + share / counts.numel()
+            labels, lambda counts: (1 - mixture) * counts / counts.sum() + mixture / counts.numel()
         )

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import torch
 
-from trainables.index_streams import equal_stream, positions_by_class
+from trainables.functional.index_sampling import equal_stream, positions_by_class
 from trainables.methods.samplers import Sampler
 
 
 class RandomOver(Sampler):
-    """Every class is filled up to the size of the largest by repeating its samples.
+    """Random over-sampling, which repeats samples until all classes have the largest class's size.
 
-    A sample of class c comes ``floor(n_max / n_c)`` times, and once more for a random part of the
-    class. An epoch has ``n_max * K`` draws, with K the number of classes that occur.
+    A sample of class c occurs ``floor(n_max / n_c)`` times, and a random subset of the class once
+    more. An epoch has ``n_max * K`` draws, with K the number of classes that occur.
 
     Shapes:
-        labels ``[N]`` int64 -> positions ``[n_max * K]`` int64, in random order.
+        labels ``[N]`` int64 -> indices ``[n_max * K]`` int64, in random order.
 
     Source:
         Buda et al. 2018, "A Systematic Study of the Class Imbalance Problem in Convolutional Neural
-        Networks", arXiv:1710.05381, section 2.2. Unlike scikit-learn-contrib/imbalanced-learn,
-        which draws the added samples with replacement.
+        Networks", arXiv:1710.05381, section 2.2. scikit-learn-contrib/imbalanced-learn instead
+        draws the additional samples with replacement.
 
     Example:
         >>> labels, draw = torch.tensor([0, 0, 0, 1]), torch.Generator().manual_seed(0)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from trainables.index_streams import equal_stream, positions_by_class
+from trainables.functional.index_sampling import equal_stream, positions_by_class
 from trainables.methods.samplers import Sampler
 
 
 class RandomUnder(Sampler):
-    """Every class is cut to the size of the smallest, a new random part of it in every epoch.
+    """Random under-sampling, with a new random subset of the smallest class's size in every epoch.
 
-    A sample of class c comes with chance ``n_min / n_c``, at most once. An epoch has ``n_min * K``
-    draws, with K the number of classes that occur: few steps, so it needs more epochs.
+    A sample of class c occurs at most once, with probability ``n_min / n_c``. An epoch has only
+    ``n_min * K`` draws, with K the number of classes that occur, so more epochs are needed.
 
     Shapes:
-        labels ``[N]`` int64 -> positions ``[n_min * K]`` int64, in random order.
+        labels ``[N]`` int64 -> indices ``[n_min * K]`` int64, in random order.
 
     Source:
         Buda et al. 2018, "A Systematic Study of the Class Imbalance Problem in Convolutional Neural
-        Networks", arXiv:1710.05381, section 2.2, where one part is kept for the whole training.
+        Networks", arXiv:1710.05381, section 2.2, with one subset for the whole training.
 
     Example:
         >>> labels, draw = torch.tensor([0, 0, 0, 1]), torch.Generator().manual_seed(0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from trainables.class_weights import sample_probability
+from trainables.functional.class_weights import sample_probability
 from trainables.methods.samplers import Sampler
 
 
 class Reversed(Sampler):
-    """Classes are drawn in inverse proportion to their size, so the rarest comes most often.
+    """Reversed sampling of classes, inversely proportional to their size.
 
     ``q_c ~ 1 / n_c``, ``p_i = q_{y_i} / n_{y_i}``.
 

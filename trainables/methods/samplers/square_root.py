@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from trainables.class_weights import sample_probability
+from trainables.functional.class_weights import sample_probability
 from trainables.methods.samplers import Sampler
 
 
 class SquareRoot(Sampler):
-    """Classes are drawn in proportion to the square root of their size.
+    """Sampling of classes proportional to the square root of their size.
 
-    ``q_c ~ n_c^(1/2)``, ``p_i = q_{y_i} / n_{y_i}``: half-way between instance- and class-balanced.
+    ``q_c ~ n_c^(1/2)``, ``p_i = q_{y_i} / n_{y_i}``, between instance- and class-balanced sampling.
 
     Shapes:
         labels ``[N]`` int64 -> probability ``[N]`` float64, summing to one.

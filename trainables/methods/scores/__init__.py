@@ -1,17 +1,19 @@
-"""Shelf: scores. One file per method; the contract is `Score`."""
+"""Scores that tell known from unknown classes, one per file; base class `Score`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from trainables.methods.method import Method
 
 
 class Score(Method):
-    """How surely a sample is of a known class: higher = more surely known.
+    """Confidence that a sample is of a known class; higher values indicate a known class.
 
     ``(*, logits or features, state) -> confidence [B]``. A score with state has
-    ``fit(*, features, logits, labels, class_counts) -> dict[str, Tensor]`` (it names those it
-    needs), whose result comes back as ``state``.
+    ``fit(*, features, logits, labels, class_counts) -> dict[str, Tensor]``, with those of the
+    arguments that it needs; the result is passed as ``state``.
     """
+
+    aliases: ClassVar[Mapping[str, str]] = {"least_confident": "msp"}
 
     fit: ClassVar[Callable[..., Any]]

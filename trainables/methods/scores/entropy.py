@@ -1,8 +1,10 @@
+"""Negative entropy."""
+
 from __future__ import annotations
 
 import torch
 
-from trainables.class_weights import full_precision
+from trainables.functional.class_weights import full_precision
 from trainables.methods.scores import Score
 
 
@@ -13,13 +15,13 @@ class Entropy(Score):
 
     Shapes:
         logits [B, C] -> confidence [B] in [-log C, 0], float32 (float64 for float64 input).
-        Higher = more surely known.
+        Higher values indicate a known class.
 
-    One class gives 0 for every sample.
+    With one class the confidence of every sample is 0.
 
     Source:
         Shannon 1948; as a score for unknown samples e.g. Lakshminarayanan et al. 2017,
-        arXiv 1612.01474, sign turned.
+        arXiv 1612.01474, with the opposite sign.
 
     Example:
         >>> Entropy()(logits=torch.zeros(1, 4)).exp()
@@ -28,5 +30,5 @@ class Entropy(Score):
 
     def __call__(self, *, logits: torch.Tensor) -> torch.Tensor:
         log_probability = full_precision(logits).log_softmax(dim=1)
-        # an underflown probability times its finite logarithm is 0, as the limit is
+        # a probability that underflows to 0 times its finite logarithm is 0, which is the limit
         return (log_probability.exp() * log_probability).sum(dim=1)

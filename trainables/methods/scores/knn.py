@@ -1,3 +1,5 @@
+"""Distance to the k-th nearest training feature."""
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -5,38 +7,39 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from trainables.features.neighbors import nearest_cosines
 from trainables.methods.method import Range
 from trainables.methods.scores import Score
-from trainables.neighbors import nearest_cosines
 
-ROWS = 1024  # samples compared with the bank at a time: 12,000 bank rows then take 100 MB
+ROWS = 1024  # samples per matrix product with the bank; 100 MB for a bank of 12,000 rows
 
 
 class KNN(Score):
-    """Closeness to the k-th nearest training sample, on the unit sphere.
+    """Negative distance to the k-th nearest training feature, on the unit sphere.
 
     ``confidence = -|z/|z| - z_(k)/|z_(k)||`` with z_(k) the k-th nearest of the training features.
-    Assumes nothing about the shape of classes; costs a comparison with every training sample.
+    The score makes no assumption about the distribution of a class; each sample is compared with
+    all training samples.
 
     Args:
-        k: Which neighbour, >= 1; 50 in the paper for CIFAR. At most the number of training samples
-            is used.
-        within_class: Use at most the size of the rarest class that occurs: beyond it, the k-th
-            neighbour of a sample of that class is always of another one, so with a long tail rare
-            classes look unknown. ``False`` is the paper's form.
+        k: Number of the neighbor, >= 1, cut to the number of training samples; 50 in the paper for
+            CIFAR.
+        within_class: Cut k to the size of the rarest class that occurs. With a larger k, the k-th
+            neighbor of a sample of that class is always of another class, which lowers the
+            confidence of rare known classes. ``False`` is the paper's form.
 
     Shapes:
-        fit: features [N, D], labels [N] int64 (optional: without, ``within_class`` has no effect)
-        -> state (unit features in their own precision, at least float32, and the k in use).
+        fit: features [N, D], labels [N] int64 (optional; without labels ``within_class`` has no
+        effect) -> state (normalized features, at least float32, and the k in use).
         call: features [B, D], state -> confidence [B] in [-2, 0], float32 (float64 for float64
-        input). Higher = more surely known.
+        input). Higher values indicate a known class.
 
     Raises:
-        ValueError: There is no sample to fit.
+        ValueError: There are no training samples.
 
     Source:
         Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors",
-        arXiv 2204.06507. OpenOOD takes the squared distance (same order).
+        arXiv 2204.06507. OpenOOD uses the squared distance (the same ranking).
 
     Example:
         >>> score = KNN(k=2)
@@ -51,7 +54,7 @@ class KNN(Score):
     def fit(
         self, *, features: torch.Tensor, labels: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Remember the training features, scaled to length 1."""
+        """Store the L2-normalized training features and k."""
         if len(features) == 0:
             raise ValueError("scores/knn needs training samples to fit; received none")
         k = min(self.k, len(features))
@@ -60,7 +63,7 @@ class KNN(Score):
         return {"bank": _unit(features), "k": torch.tensor(k)}
 
     def __call__(self, *, features: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Tensor:
-        # 2 - 2 cos loses half the digits near 0: hence float64
+        # float64, because 2 - 2 cos loses half the digits near 0
         bank = state["bank"].to(features.device).double()
         rows = _unit(features).double()
         cosines = nearest_cosines(rows, bank, num_neighbors=int(state["k"]), block=ROWS)
@@ -69,6 +72,6 @@ class KNN(Score):
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
-    """Return features with length 1, in float32 or better; a zero feature stays zero."""
+    """L2-normalize features, in float32 or better; a zero feature stays zero."""
     values = features.detach().to(torch.promote_types(features.dtype, torch.float32))
     return torch.nn.functional.normalize(values, dim=1)

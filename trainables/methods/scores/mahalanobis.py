@@ -1,3 +1,5 @@
+"""Mahalanobis distance."""
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -10,33 +12,33 @@ from trainables.methods.scores import Score
 
 
 class Mahalanobis(Score):
-    """Closeness to the nearest class mean under the covariance that all classes share.
+    """Negative Mahalanobis distance to the nearest class mean, under the pooled covariance.
 
     ``confidence = -min_c (z - mu_c)^T S^-1 (z - mu_c)`` with
     ``S = 1/N sum_i (z_i - mu_{y_i}) (z_i - mu_{y_i})^T + ridge tr/D I``, tr the trace of the first
-    part. Pooling lends rare classes the spread of frequent ones; the unit length of z undoes the
-    tie between feature length and class frequency.
+    term. Rare classes share the covariance of all classes; the normalization of z removes the
+    dependence of feature norms on class frequency.
 
     Args:
-        normalize: Scale features to length 1 first. The long-tail form; the original does not.
-        ridge: Share of the mean variance that is added to every variance, > 0. Keeps S invertible
-            with fewer samples than dimensions. 1e-3 is our choice.
+        normalize: L2-normalize features first, for long-tailed data; the original does not.
+        ridge: Fraction of the mean variance that is added to the diagonal of S, > 0, so that S is
+            invertible with fewer samples than dimensions. Default 1e-3, this project's choice.
 
     Shapes:
         fit: features [N, D], labels [N] int64 -> state (float64). call: features [B, D], state ->
-        confidence [B] <= 0, float32 (float64 for float64 input). Higher = more surely known.
-        All arithmetic is in float64: with float32 the inverse of S can lose every digit.
+        confidence [B] <= 0, float32 (float64 for float64 input). Higher values indicate a known
+        class. Computed in float64, because the inverse of S in float32 can lose all digits.
 
-    An absent class has no mean and attracts nothing. A single sample has S = I.
+    An absent class has no mean and no effect. With a single sample S = I.
 
     Raises:
-        ValueError: There is no sample to fit.
+        ValueError: There are no training samples.
 
     Source:
         Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
         Adversarial Attacks", arXiv 1807.03888, eq. (2) (penultimate layer, no input noise);
-        normalised and pooled for the long tail: arXiv 2605.17799. pytorch-ood's is the same up to
-        a constant factor for ``normalize=False`` and a vanishing ridge.
+        arXiv 2605.17799 for normalized features and long-tailed data. Equal to pytorch-ood's score
+        up to a constant factor for ``normalize=False`` and a vanishing ridge.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 1.0], [2.0, -1.0]])
@@ -51,22 +53,22 @@ class Mahalanobis(Score):
     ridge: Annotated[float, Field(gt=0), Range(1e-4, 1e-1, log=True)] = 1e-3
 
     def fit(self, *, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Measure class means and the pooled covariance on training samples."""
+        """Compute class means and the pooled covariance of training samples."""
         if len(labels) == 0:
             raise ValueError("scores/mahalanobis needs training samples to fit; received none")
-        values = prepared(features, normalize=self.normalize)
+        values = prepare(features, normalize=self.normalize)
         means = class_means(values, labels)
         whitener = whitening(values - means[labels], ridge=self.ridge)
         return {"means": means[labels.unique()] @ whitener, "whitener": whitener}
 
     def __call__(self, *, features: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Tensor:
-        values = prepared(features, normalize=self.normalize)
+        values = prepare(features, normalize=self.normalize)
         distance = squared_distances(values @ state["whitener"].to(values), state["means"])
         return -distance.amin(dim=1).to(torch.promote_types(features.dtype, torch.float32))
 
 
-def prepared(features: torch.Tensor, *, normalize: bool) -> torch.Tensor:
-    """Return features in float64, scaled to length 1 if asked for; a zero feature stays zero."""
+def prepare(features: torch.Tensor, *, normalize: bool) -> torch.Tensor:
+    """Return features in float64, optionally L2-normalized; a zero feature stays zero."""
     values = features.detach().double()
     return torch.nn.functional.normalize(values, dim=1) if normalize else values
 
@@ -84,9 +86,9 @@ def class_means(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def whitening(deviations: torch.Tensor, *, ridge: float) -> torch.Tensor:
-    """Return ``W [D, D]`` with ``W W^T = S^-1``, S the ridged second moment of the deviations.
+    """Return ``W [D, D]`` with ``W W^T = S^-1``, S the regularized second moment of deviations.
 
-    ``|(x - y) W|^2`` is then the squared Mahalanobis distance of x and y.
+    The squared Mahalanobis distance of x and y is ``|(x - y) W|^2``.
     """
     moment = deviations.T @ deviations / max(len(deviations), 1)
     eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)

@@ -1,25 +1,27 @@
+"""Margin of the two largest softmax probabilities."""
+
 from __future__ import annotations
 
 import torch
 
-from trainables.class_weights import full_precision
+from trainables.functional.class_weights import full_precision
 from trainables.methods.scores import Score
 
 
 class Margin(Score):
-    """Lead of the most likely class over the second.
+    """Difference of the two largest softmax probabilities.
 
-    ``confidence = p_(1) - p_(2)`` with the softmax probabilities in falling order.
+    ``confidence = p_(1) - p_(2)`` with the softmax probabilities in descending order.
 
     Shapes:
         logits [B, C] -> confidence [B] in [0, 1], float32 (float64 for float64 input).
-        Higher = more surely known.
+        Higher values indicate a known class.
 
-    With one class the second probability is 0, so every sample has 1.
+    With one class the confidence of every sample is 1.
 
     Source:
         Scheffer et al. 2001, "Active Hidden Markov Models for Information Extraction" (margin
-        sampling), sign turned: they ask for the label of the smallest margin.
+        sampling, which selects the smallest margin).
 
     Example:
         >>> Margin()(logits=torch.tensor([[5.0, 3.0, 2.0]]).log())

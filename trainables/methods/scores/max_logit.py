@@ -1,24 +1,26 @@
+"""Maximum logit."""
+
 from __future__ import annotations
 
 import torch
 
-from trainables.class_weights import full_precision
+from trainables.functional.class_weights import full_precision
 from trainables.methods.scores import Score
 
 
 class MaxLogit(Score):
-    """The largest logit.
+    """Maximum logit.
 
-    ``confidence = max_c f_c``. Unlike the largest probability it sees the length of the feature,
-    and does not suffer from similar classes sharing the probability.
+    ``confidence = max_c f_c``. Unlike the maximum softmax probability, the maximum logit depends on
+    the norm of the feature and is not lowered by similar classes.
 
     Shapes:
         logits [B, C] -> confidence [B], unbounded, float32 (float64 for float64 input).
-        Higher = more surely known.
+        Higher values indicate a known class.
 
     Source:
         Hendrycks et al. 2022, "Scaling Out-of-Distribution Detection for Real-World Settings",
-        arXiv 1911.11132, sign turned.
+        arXiv 1911.11132, with the opposite sign.
 
     Example:
         >>> MaxLogit()(logits=torch.tensor([[1.0, 3.0], [0.0, -2.0]]))

@@ -1,3 +1,5 @@
+"""Relative Mahalanobis distance."""
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -9,40 +11,40 @@ from trainables.methods.method import Range
 from trainables.methods.scores import Score
 from trainables.methods.scores.mahalanobis import (
     class_means,
-    prepared,
+    prepare,
     squared_distances,
     whitening,
 )
 
 
 class RelativeMahalanobis(Score):
-    """Mahalanobis closeness to the nearest class, less the closeness to the data as a whole.
+    """Mahalanobis distance to the overall mean minus that to the nearest class mean.
 
     ``confidence = max_c [M_0(z) - M_c(z)]`` with ``M_c(z) = (z - mu_c)^T S^-1 (z - mu_c)`` under
-    the pooled within-class covariance and M_0 the same for the mean and covariance of all samples.
-    Directions that say nothing about the class cancel, which helps with near unknowns.
+    the pooled within-class covariance, and M_0 the same for the mean and covariance of all samples.
+    Directions without class information cancel, which improves the detection of near-OOD samples.
 
     Args:
-        normalize: Scale features to length 1 first, against the tie between feature length and
-            class frequency; the paper does not.
-        ridge: Share of the mean variance that is added to every variance, > 0 (both covariances).
-            1e-3 is our choice.
+        normalize: L2-normalize features first, because feature norms depend on class frequency; the
+            paper does not.
+        ridge: Fraction of the mean variance that is added to the diagonal of both covariances, > 0.
+            Default 1e-3, this project's choice.
 
     Shapes:
         fit: features [N, D], labels [N] int64 -> state (float64). call: features [B, D], state ->
         confidence [B], unbounded, float32 (float64 for float64 input).
-        Higher = more surely known.
+        Higher values indicate a known class.
 
-    An absent class has no mean and attracts nothing. With a single sample both terms are equal, so
-    the confidence is 0 everywhere.
+    An absent class has no mean and no effect. With a single training sample both terms are equal,
+    so the confidence is 0 everywhere.
 
     Raises:
-        ValueError: There is no sample to fit.
+        ValueError: There are no training samples.
 
     Source:
         Ren et al. 2021, "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
-        arXiv 2106.09022, eq. (3), sign turned. They divide by N as here; pytorch-ood 0.4 leaves the
-        scatter undivided, which changes the scale only.
+        arXiv 2106.09022, eq. (3), with the opposite sign. pytorch-ood 0.4 does not divide the
+        scatter matrix by N, which changes only the scale.
 
     Example:
         >>> features = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
@@ -56,12 +58,12 @@ class RelativeMahalanobis(Score):
     ridge: Annotated[float, Field(gt=0), Range(1e-4, 1e-1, log=True)] = 1e-3
 
     def fit(self, *, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Measure class means, the pooled covariance, and mean and covariance of everything."""
+        """Compute class means, pooled covariance, and mean and covariance of all samples."""
         if len(labels) == 0:
             raise ValueError(
                 "scores/relative_mahalanobis needs training samples to fit; received none"
             )
-        values = prepared(features, normalize=self.normalize)
+        values = prepare(features, normalize=self.normalize)
         means, mean = class_means(values, labels), values.mean(dim=0, keepdim=True)
         within = whitening(values - means[labels], ridge=self.ridge)
         overall = whitening(values - mean, ridge=self.ridge)
@@ -73,10 +75,10 @@ class RelativeMahalanobis(Score):
         }
 
     def __call__(self, *, features: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Tensor:
-        values = prepared(features, normalize=self.normalize)
-        own = squared_distances(values @ state["whitener"].to(values), state["means"])
-        whole = squared_distances(
+        values = prepare(features, normalize=self.normalize)
+        to_classes = squared_distances(values @ state["whitener"].to(values), state["means"])
+        to_overall = squared_distances(
             values @ state["overall_whitener"].to(values), state["overall_mean"]
         )
-        relative = whole[:, 0] - own.amin(dim=1)
+        relative = to_overall[:, 0] - to_classes.amin(dim=1)
         return relative.to(torch.promote_types(features.dtype, torch.float32))

@@ -1,12 +1,13 @@
-"""Shelf: self_trainers. One file per method; the contract is `SelfTrainer`."""
+"""Self-training on unlabelled images, one method per file; base class `SelfTrainer`."""
 
 from trainables.methods.method import Method
 
 
 class SelfTrainer(Method):
-    """Labels further images of the known classes by what a first classifier says of them.
+    """Pseudo-labels of unlabelled images of the known classes, by a first classifier.
 
-    ``(*, logits) -> (pseudo_labels [N] int64, weights [N])``: weights at least 0, 0 = left out. A
-    method that says by `reads` that it takes the view ``unlabelled`` makes the stage train twice:
-    the first classifier on the labelled images, the one that stays on these and the others.
+    ``(*, logits) -> (pseudo_labels [N] int64, weights [N])``; weights are at least 0, and images of
+    weight 0 are ignored. If ``unlabelled`` is in a method's `extra_views`, the stage trains twice:
+    a first classifier on the labelled images, and the final one on labelled and pseudo-labelled
+    images.
     """

@@ -8,10 +8,10 @@ from trainables.methods.self_trainers import SelfTrainer
 
 
 class NoSelfTraining(SelfTrainer):
-    """No self-training: unlabelled images are left out.
+    """No self-training, so that unlabelled images are ignored.
 
     Shapes:
-        logits ``[N, C]`` -> pseudo_labels ``[N]`` int64 (the likeliest class), weights ``[N]``
+        logits ``[N, C]`` -> pseudo_labels ``[N]`` int64 (the most likely class), weights ``[N]``
         float32, all 0.
 
     Source:

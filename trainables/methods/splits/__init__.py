@@ -1,10 +1,10 @@
-"""Shelf: splits. One file per method; the contract is `Split`."""
+"""Splits into known and new classes, one per file; base class `Split`."""
 
 from trainables.methods.method import Method
 
 
 class Split(Method):
-    """Chooses which classes are held out as new.
+    """Choice of the classes that are held out as new.
 
     ``(*, num_classes, num_novel, superclasses, seed) -> sorted list of novel class ids``.
     """

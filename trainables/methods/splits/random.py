@@ -1,3 +1,5 @@
+"""Random new classes."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,19 +10,19 @@ from trainables.methods.splits import Split
 
 
 class RandomSplit(Split):
-    """Holds out classes drawn at random, whatever their superclass.
+    """Random new classes, independent of superclasses.
 
     Args (call):
         num_classes: Number of classes of the source.
-        num_novel: How many are held out.
-        superclasses: Not read.
-        seed: Of the draw.
+        num_novel: Number of classes to hold out.
+        superclasses: Ignored.
+        seed: Seed of the random choice.
 
     Returns ascending class ids.
 
     Source:
-        The usual protocol of novel class discovery (Han et al. 2019, arXiv 1908.09884), with a
-        random choice in place of the last classes.
+        The usual protocol of novel class discovery (Han et al. 2019, arXiv 1908.09884), with random
+        classes instead of the last classes.
 
     Example:
         >>> RandomSplit()(num_classes=10, num_novel=10, superclasses=None, seed=0)

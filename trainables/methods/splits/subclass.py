@@ -1,3 +1,5 @@
+"""New classes from all superclasses."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,25 +10,25 @@ from trainables.methods.splits import Split
 
 
 class SubclassSplit(Split):
-    """Holds out classes evenly from all superclasses: every new class has known relatives.
+    """New classes evenly from all superclasses, so that each new class has known siblings.
 
-    The superclasses give one class each in turn, in random order, until ``num_novel`` are held out;
-    every superclass keeps at least one known class.
+    In random order, one class of each superclass after the other is held out until ``num_novel``
+    are held out; each superclass keeps at least one known class.
 
     Args (call):
         num_classes: Number of classes.
-        num_novel: How many are held out.
+        num_novel: Number of classes to hold out.
         superclasses: Superclass of each class.
-        seed: Of both orders.
+        seed: Seed of the orders of superclasses and classes.
 
     Returns ascending class ids.
 
     Raises:
-        ValueError: The source has no superclasses, or some superclass would keep no known class.
+        ValueError: The source has no superclasses, or a superclass would keep no known class.
 
     Source:
-        The counterpart of the superclass split (Li et al. 2022, arXiv 2209.09120): the finest
-        distinction between known and new.
+        The counterpart of the superclass split (Li et al. 2022, arXiv 2209.09120), with the finest
+        distinction between known and new classes.
 
     Example:
         >>> split = SubclassSplit()
@@ -46,7 +48,7 @@ class SubclassSplit(Split):
         if superclasses is None:
             raise ValueError(
                 "data.split=subclass: the source has no superclasses; use cifar100, add "
-                "superclasses.json to the folder, or data.split=random"
+                "superclasses.json to the folder, or set data.split=random"
             )
         rng = np.random.default_rng(seed)
         groups = [np.flatnonzero(np.equal(superclasses, s)) for s in np.unique(superclasses)]
@@ -55,7 +57,7 @@ class SubclassSplit(Split):
         if num_novel > available:
             raise ValueError(
                 f"data.split=subclass: {len(groups)} superclasses of {num_classes} classes give at "
-                f"most {available} new ones when each keeps a known one; received {num_novel}"
+                f"most {available} new classes if each keeps a known class; received {num_novel}"
             )
         turns = [
             (turn, rank, int(spare[group][turn]))

@@ -1,3 +1,5 @@
+"""New classes as whole superclasses."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,26 +11,26 @@ from trainables.methods.splits import Split
 
 
 class SuperclassSplit(Split):
-    """Holds out whole superclasses: known and new classes share none.
+    """New classes as whole superclasses, so that known and new classes share no superclass.
 
-    Superclasses are taken in random order; the first combination of them whose sizes add up to
-    ``num_novel`` is held out. The same rule parts the new classes into validation and test.
+    In a random order of the superclasses, the first combination whose sizes add up to ``num_novel``
+    is held out. The same rule splits the new classes into validation and test.
 
     Args (call):
         num_classes: Number of classes.
-        num_novel: How many are held out.
+        num_novel: Number of classes to hold out.
         superclasses: Superclass of each class.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Returns ascending class ids.
 
     Raises:
-        ValueError: The source has no superclasses, or no set of whole ones has ``num_novel``
-            classes and leaves a class.
+        ValueError: The source has no superclasses, no set of superclasses has ``num_novel`` classes
+            in total, or no known class would be left.
 
     Source:
-        The semantic-shift protocol of novel class discovery (Li et al. 2022, arXiv 2209.09120): the
-        less known and new classes share, the less a known class helps with a new one.
+        Protocol of novel class discovery with low semantic similarity between known and new classes
+        (Li et al. 2022, arXiv 2209.09120).
 
     Example:
         >>> split = SuperclassSplit()
@@ -50,14 +52,14 @@ class SuperclassSplit(Split):
         if superclasses is None:
             raise ValueError(
                 "data.split=superclass: the source has no superclasses; use cifar100, add "
-                "superclasses.json to the folder, or data.split=random"
+                "superclasses.json to the folder, or set data.split=random"
             )
         order = [int(s) for s in np.random.default_rng(seed).permutation(np.unique(superclasses))]
         sizes = [list(superclasses).count(s) for s in order]
         chosen = self._first_subset(sizes, num_novel)
         if chosen is None or num_novel >= num_classes:
             raise ValueError(
-                f"data.split=superclass: no whole superclasses have {num_novel} classes together; "
+                f"data.split=superclass: no set of superclasses has {num_novel} classes in total; "
                 f"sizes of the {len(sizes)} superclasses: {sorted(sizes)}; change "
                 "data.novel_classes or data.validation_novel_classes"
             )
@@ -66,8 +68,8 @@ class SuperclassSplit(Split):
 
     @staticmethod
     def _first_subset(sizes: list[int], total: int) -> list[int] | None:
-        """Return positions whose sizes add up to ``total``, preferring early ones."""
-        # reached[t]: positions that add up to t, built from the sizes seen so far.
+        """Return positions whose sizes add up to ``total``, preferring early positions."""
+        # reached[t] are positions, among those seen so far, whose sizes add up to t
         reached: dict[int, list[int]] = {0: []}
         for position, size in enumerate(sizes):
             for sum_, positions in list(reached.items()):

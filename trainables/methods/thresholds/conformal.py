@@ -1,3 +1,5 @@
+"""Conformal threshold."""
+
 from __future__ import annotations
 
 import math
@@ -12,21 +14,22 @@ from trainables.methods.thresholds import Threshold
 
 
 class Conformal(Threshold):
-    """Calls a new known sample unknown with at most a wanted probability, however few samples.
+    """Conformal threshold, which bounds the probability of calling a known sample unknown.
 
-    A sample has the p-value ``(1 + #{known: confidence <= its own}) / (n + 1)``, n known samples,
-    and is called unknown when ``p <= alpha``; as a threshold that is the k-th smallest confidence
-    of the known samples, ``k = floor(alpha (n + 1))``. Holds for known samples that are
-    exchangeable with those measured here, whatever the distribution.
+    With n known validation samples, the p-value of a sample of confidence s is
+    ``(1 + #{known: confidence <= s}) / (n + 1)``, and the sample is called unknown if ``p <=
+    alpha``. The threshold is therefore the k-th smallest confidence of the known samples,
+    ``k = floor(alpha (n + 1))``. The bound holds for any n and any distribution, if later known
+    samples are exchangeable with the validation samples.
 
     Args:
-        alpha: Largest probability that a known sample is called unknown, in (0, 1). 0.05 is
-            customary.
+        alpha: Largest probability that a known sample is called unknown, in (0, 1). Default 0.05,
+            as is customary.
 
     Shapes:
         confidence [N] float, known [N] bool -> float, one of the confidences.
 
-    Fewer than ``1/alpha - 1`` known samples can't show that much: ``-inf``, none is called unknown.
+    With fewer than ``1/alpha - 1`` known samples the threshold is ``-inf``.
 
     Raises:
         ValueError: A confidence is NaN.
@@ -49,6 +52,6 @@ class Conformal(Threshold):
         values = confidence.detach().double().cpu().numpy()[known.bool().cpu().numpy()]
         if np.isnan(values).any():
             raise ValueError("thresholds/conformal: confidence must be numbers; received NaN")
-        # 1e-9: 0.29 * 100 is 28.999999999999996 in floating point
+        # 1e-9, because 0.29 * 100 is 28.999999999999996 in floating point
         rank = math.floor(self.alpha * (len(values) + 1) + 1e-9)
         return float(np.sort(values)[rank - 1]) if rank else -math.inf

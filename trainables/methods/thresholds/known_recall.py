@@ -1,3 +1,5 @@
+"""Threshold at a given recall of known samples."""
+
 from __future__ import annotations
 
 from typing import Annotated
@@ -11,19 +13,19 @@ from trainables.methods.thresholds import Threshold
 
 
 class KnownRecall(Threshold):
-    """Keeps a wanted share of the known samples.
+    """Threshold at a given recall of known samples.
 
-    ``threshold = quantile_{1 - keep}`` of the confidences of the known samples (linear between
-    neighbours). Needs no unknown sample, and promises nothing about precision.
+    ``threshold = quantile_{1 - keep}`` of the confidences of the known samples, with linear
+    interpolation. No unknown samples are needed; the precision is not controlled.
 
     Args:
-        keep: Share of known samples that are to be called known, in (0, 1); 0.95 in the literature
-            ("at 95 % TPR").
+        keep: Fraction of known samples to call known, in (0, 1); 0.95 in the literature ("at 95 %
+            TPR").
 
     Shapes:
         confidence [N] float, known [N] bool -> float.
 
-    Without a known sample: ``-inf``, none is called unknown.
+    Without known samples the threshold is ``-inf``.
 
     Raises:
         ValueError: A confidence is NaN.

@@ -1,3 +1,5 @@
+"""Threshold at a given precision of unknown samples."""
+
 from __future__ import annotations
 
 from typing import Annotated, Any
@@ -11,25 +13,26 @@ from trainables.methods.thresholds import Threshold
 
 
 class Precision(Threshold):
-    """Calls as many samples unknown as a wanted precision of that call allows.
+    """Threshold with the largest recall of unknown samples at a given precision.
 
-    Among the thresholds with ``precision >= target`` the one with the largest recall of unknown
-    samples (equal recall: the most precise one), where, re-weighted to the expected prevalence p,
+    Of the thresholds with ``precision >= target``, the one with the largest recall of unknown
+    samples is chosen, on a tie the most precise. At the expected prevalence p of unknown samples,
     ``precision = p TPR / (p TPR + (1 - p) FPR)``.
 
     Args:
-        target: Wanted share of truly unknown samples among those called unknown, in (0, 1].
-        prevalence: Expected share of unknown samples in the stream, in (0, 1); ``None`` takes the
-            share in the validation samples, which is rarely that of the stream.
-        certainty: Use the one-sided Clopper-Pearson lower bound of the precision at this level,
-            in (0, 1), instead of its estimate: with few validation samples the estimate is
-            optimistic. ``None`` uses the estimate.
+        target: Smallest precision, that is, fraction of unknown samples among those called unknown,
+            in (0, 1].
+        prevalence: Expected fraction of unknown samples in the stream, in (0, 1); ``None`` takes
+            the fraction in the validation samples, which usually differs.
+        certainty: Confidence level, in (0, 1), of a one-sided Clopper-Pearson lower bound that
+            replaces the estimated precision, which is optimistic with few validation samples.
+            ``None`` uses the estimate.
 
     Shapes:
         confidence [N] float, known [N] bool -> float, between two confidences that occur.
 
-    No threshold reaches the target, or there is no unknown sample: ``-inf``, none is called
-    unknown. No known sample: all are called unknown.
+    If no threshold reaches the target, or without unknown samples, the threshold is ``-inf``.
+    Without known samples, all samples are called unknown.
 
     Raises:
         ValueError: A confidence is NaN.
@@ -62,7 +65,7 @@ class Precision(Threshold):
         known_below = np.cumsum(np.bincount(position[is_known], minlength=len(levels)))
         unknown_below = np.cumsum(np.bincount(position[~is_known], minlength=len(levels)))
         precision = self._precision(unknown_below, known_below)
-        # 1e-12: a precision that equals the target up to rounding reaches it
+        # 1e-12, because a precision that equals the target up to rounding reaches the target
         reached = np.flatnonzero((precision >= self.target - 1e-12) & (unknown_below > 0))
         if len(reached) == 0:
             return -np.inf
@@ -70,26 +73,26 @@ class Precision(Threshold):
         return _just_above(levels, int(reached[most][0]))
 
     def _precision(self, unknown: Any, known: Any) -> Any:
-        """Return the precision for counts of unknown and known samples that would be called."""
+        """Return the precision for counts of unknown and known samples that are called unknown."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = unknown / (unknown + known)
+            precision = unknown / (unknown + known)
             if self.certainty is not None:
                 from scipy.stats import beta
 
-                share = beta.ppf(1 - self.certainty, unknown, known + 1)
+                precision = beta.ppf(1 - self.certainty, unknown, known + 1)
             if self.prevalence is None or known[-1] == 0:
-                return share
-            # turning the sample's odds into the stream's odds keeps the order, so the bound holds
+                return precision
+            # the change of the odds to the stream's prevalence is monotonic, so the bound holds
             stream = self.prevalence / (1 - self.prevalence)
             sample = unknown[-1] / known[-1]
-            return share / (share + (1 - share) * sample / stream)
+            return precision / (precision + (1 - precision) * sample / stream)
 
 
 def _just_above(levels: Any, last: int) -> float:
     """Return a threshold above ``levels[last]`` and at most the next level.
 
-    Confidences are compared in float32, so the middle is used only where float32 can tell it from
-    the level below.
+    Confidences are compared in float32, so the midpoint is returned only if it differs from the
+    lower level in float32.
     """
     if last + 1 == len(levels):
         return float(np.nextafter(np.float32(levels[last]), np.float32(np.inf)))

@@ -1,0 +1,86 @@
+"""Which trials become finalists, and whether all that was asked of a sweep is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.records import Objective, SweepRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from orchestrator.options import SweepOptions
+
+
+def choose(
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], count: int
+) -> list[TrialRecord]:
+    """Return the ``count`` best completed trials by validation objectives, best first.
+
+    With several objectives, trials are ordered by the sum of their ranks, one rank per objective.
+    Of trials with the same model and scorer, only the best is returned. Trials without a value of
+    an objective, such as one that the sweep was not started with, are left out.
+    """
+    names = {objective.metric for objective in objectives}
+    complete = [t for t in trials if t.state == "COMPLETE" and names <= t.metrics.keys()]
+    total = dict.fromkeys((t.trial_id for t in complete), 0.0)
+    for objective in objectives:
+        sign = -1.0 if objective.mode == "max" else 1.0
+        values = {t.trial_id: sign * t.metrics[objective.metric] for t in complete}
+        ordered = sorted(set(values.values()))
+        for trial_id, value in values.items():
+            total[trial_id] += ordered.index(value)
+    ranked = sorted(complete, key=lambda t: (total[t.trial_id], t.number))
+    chosen: list[TrialRecord] = []
+    seen: set[str] = set()
+    for trial in ranked:
+        # the update stage's key covers all earlier stages, so equal keys mean equal models
+        model = next((use.key for use in trial.stages if use.stage == "update"), trial.trial_id)
+        score = next((use.key for use in trial.stages if use.stage == "score"), "")
+        if model + score not in seen:
+            seen.add(model + score)
+            chosen.append(trial)
+    return chosen[:count]
+
+
+def is_baseline(trial: TrialRecord) -> bool:
+    """Return True if a trial is the first of the study, which runs the base recipe, and succeeded.
+
+    On a ladder the first trial runs the lowest rung; as a finalist it trains for all epochs.
+    """
+    ended = trial.state == "COMPLETE" or (trial.state == "PRUNED" and bool(trial.rung))
+    return trial.number == 0 and ended
+
+
+def finalists_of(
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], count: int
+) -> list[TrialRecord]:
+    """Return the best trials by validation and the base recipe; empty if no trial completed."""
+    chosen = choose(trials, objectives, count)
+    tested = [trial.params for trial in chosen]
+    return chosen + [t for t in trials if is_baseline(t) and t.params not in tested]
+
+
+def final_round_is_done(
+    record: SweepRecord, objectives: Sequence[Objective], options: SweepOptions
+) -> bool:
+    """Say whether every finalist has run, or failed, on every seed that was asked for."""
+    wanted = {t.trial_id for t in finalists_of(record.trials, objectives, options.finalists)}
+    failed = [f for f in record.failures if f.trial_id is not None]
+    ended = {f.trial_id for f in record.finalists} | {f.trial_id for f in failed}
+    seeds = {seed for f in record.finalists for seed in f.seeds} | {f.seed for f in failed}
+    return wanted == ended and (not wanted or len(seeds - {None}) == options.num_seeds)
+
+
+def is_complete(
+    record: SweepRecord, objectives: Sequence[Objective], options: SweepOptions
+) -> bool:
+    """Say whether all that was asked for is in the record: trials, finalists on seeds, verdict.
+
+    A trial that failed counts as tried, and a finalist that failed as tested: the same recipe on
+    the same seed would fail again.
+    """
+    return (
+        sum(trial.state != "RUNNING" for trial in record.trials) >= options.trials
+        and final_round_is_done(record, objectives, options)
+        and (record.promotion is not None or not options.promote or not record.finalists)
+    )

@@ -1,0 +1,152 @@
+"""Commands about registered versions: ``predict`` with one, and those of ``promote``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.options import Gates, Model, Storage, Tracking, examples
+from trainables.lazy import load_deferred
+
+if TYPE_CHECKING:
+    from orchestrator.registry.versions import Registry
+    from trainables.data.data_settings import Data
+
+promote_app = typer.Typer(
+    help="See, promote and roll back versions in the model registry.",
+    epilog=examples(
+        "orchestrator promote list",
+        "orchestrator promote version 4    let the gates judge version 4 again",
+        "orchestrator promote version 4 --gate few.allowed_regression=2",
+        "orchestrator promote rollback     champion and previous champion swap",
+    ),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def _address(storage: str, uri: str | None) -> str:
+    """Return MLflow's address, and refuse a database that does not exist."""
+    from orchestrator.options import local_folder
+    from orchestrator.tracking.mlflow_client import require_database, tracking_uri
+
+    address = tracking_uri(uri, local_folder(storage))
+    require_database(address)
+    return address
+
+
+def _registry(storage: str, uri: str | None) -> Registry:
+    from orchestrator.registry.versions import Registry
+
+    return Registry(_address(storage, uri))
+
+
+def _data_of(registry: Registry, model: str, version: str, storage: str) -> Data | None:
+    """Return the data settings of the sweep that made a version, if its record is here."""
+    from orchestrator.options import local_folder
+    from orchestrator.records import SweepRecord
+    from orchestrator.registry.promote import SWEEP_TAG
+    from trainables.experiment import Experiment
+    from trainables.settings import build
+
+    if version not in registry.versions(model):
+        return None
+    sweep = registry.version_tags(model, version).get(SWEEP_TAG, "")
+    folder = local_folder(storage) / "sweeps" / sweep
+    if not sweep or not (folder / "sweep.json").is_file():
+        return None
+    return build(Experiment, SweepRecord.load(folder).experiment).data
+
+
+def predict(
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files of any format that training takes.")
+    ],
+    model_version: Annotated[
+        str, typer.Option(help="Number or alias of the version.")
+    ] = "champion",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, one line per image.")
+    ] = False,
+    model: Model = "longtail",
+    storage: Storage = "runs",
+    tracking: Tracking = None,
+) -> None:
+    """Name what is in images with a registered version.
+
+    It runs in this process. An image whose confidence is below the model's threshold is marked
+    unknown: it shows none of the classes the model was trained on.
+    """
+    from orchestrator.options import local_folder
+    from orchestrator.registry.predictor import predict_files, predictions_table
+    from orchestrator.registry.version_lookup import load_version
+    from orchestrator.report.terminal import console
+
+    load_deferred()
+    copies = local_folder(storage) / "versions"
+    loaded = load_version(_address(storage, tracking), model, model_version, copies)
+    answers = predict_files(loaded, images)
+    if as_json:
+        typer.echo("\n".join(answer.model_dump_json() for answer in answers))
+    else:
+        console().print(predictions_table(answers))
+
+
+@promote_app.command("list")
+def promote_list(
+    model: Model = "longtail", storage: Storage = "runs", tracking: Tracking = None
+) -> None:
+    """Show champion, challenger, previous champion; metrics."""
+    from orchestrator.cli.terminal_tables import versions_table
+    from orchestrator.registry import promote as gatekeeper
+    from orchestrator.report.terminal import console
+
+    rows = gatekeeper.list_versions(_registry(storage, tracking), model)
+    console().print(versions_table(model, rows))
+
+
+@promote_app.command("version")
+def promote_version(
+    number: Annotated[str, typer.Argument(help="Version to judge again.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it champion though gates refuse; it is recorded.")
+    ] = False,
+    gates: Gates = None,
+    model: Model = "longtail",
+    storage: Storage = "runs",
+    tracking: Tracking = None,
+) -> None:
+    """Let the gates compare a version with the champion.
+
+    Exits with 1 when they refuse it.
+    """
+    from orchestrator.cli.terminal_tables import promotion_lines
+    from orchestrator.registry import promote as gatekeeper
+    from orchestrator.registry.gate_settings import choose_gates
+    from orchestrator.report.terminal import console
+
+    chosen = choose_gates(gates or ())
+    registry = _registry(storage, tracking)
+    load_deferred()
+    data = _data_of(registry, model, number, storage)
+    record = gatekeeper.judge_again(
+        number, registry=registry, model=model, gates=chosen, force=force, data=data
+    )
+    console().print(promotion_lines(record, storage))
+    raise typer.Exit(0 if record.promoted else 1)
+
+
+@promote_app.command("rollback")
+def promote_rollback(
+    model: Model = "longtail", storage: Storage = "runs", tracking: Tracking = None
+) -> None:
+    """Make the previous champion the champion again.
+
+    A second call undoes the first.
+    """
+    from orchestrator.registry import promote as gatekeeper
+
+    version = gatekeeper.rollback(_registry(storage, tracking), model)
+    typer.echo(f"{model}: version {version} is champion again")

@@ -1,0 +1,72 @@
+"""What several commands share: their options, and how a help text ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+DIGITS = Path("experiments/digits.yaml")
+ExperimentFile = Annotated[
+    Path,
+    typer.Option("--experiment", "-e", help="YAML file with the recipe to start from."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="PATH=VALUE", help="Change one setting; wins over the file. Repeat."
+    ),
+]
+Storage = Annotated[
+    str, typer.Option(help="Where results live: a folder, or a URI such as s3://bucket/runs.")
+]
+
+
+def _model_name(name: str) -> str:
+    from orchestrator.options import check_name
+
+    return check_name("--model", name)
+
+
+Model = Annotated[str, typer.Option(help="Name of the registered model.", callback=_model_name)]
+Gates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gate",
+        metavar="GATE.SETTING=VALUE",
+        help="Change a gate, e.g. few.allowed_regression=2; it is recorded. Repeat.",
+    ),
+]
+Tracking = Annotated[
+    str | None,
+    typer.Option(help="MLflow address; default MLFLOW_TRACKING_URI, else sqlite in the storage."),
+]
+
+
+def examples(*lines: str) -> str:
+    r"""Return the end of a help text: one example per line (``\b``: lines stay as they are)."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def with_former(names: Mapping[str, str]) -> type[TyperCommand]:
+    """Return the class of a command that also takes the former names of some of its options.
+
+    They are in no help text, and no message suggests them.
+
+    Args:
+        names: Former name to the one of today, e.g. ``{"--study": "--space"}``.
+    """
+
+    class Command(TyperCommand):
+        def parse_args(self, ctx: Any, args: Sequence[str]) -> list[str]:
+            words = list(args)
+            end = words.index("--") if "--" in words else len(words)
+            for position, word in enumerate(words[:end]):
+                option, equals, value = word.partition("=")
+                words[position] = f"{names.get(option, option)}{equals}{value}"
+            return super().parse_args(ctx, words)
+
+    return Command

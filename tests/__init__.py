@@ -1,0 +1,1 @@
+"""Tests, laid out as the packages are; what several of them use is in `tests.helpers`."""

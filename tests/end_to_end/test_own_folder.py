@@ -1,0 +1,162 @@
+"""A folder of one's own images, from another working folder: plan, refusals, a run."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = {"ant": 40, "bee": 34, "cat": 28, "dog": 22, "elk": 18, "fox": 12}
+
+
+def picture(kind: int, number: int) -> Image.Image:
+    """Return a photo-like image: a coarse pattern of the class's own, with noise of the image's."""
+    coarse = np.random.default_rng(kind).integers(30, 220, (4, 4, 3))
+    noise = np.random.default_rng([kind, number]).integers(-25, 26, (48, 64, 3))
+    whole = coarse.repeat(12, axis=0).repeat(16, axis=1) + noise
+    return Image.fromarray(whole.astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PNG and JPEG files, a folder per class, as a camera and a file manager leave them."""
+    root = tmp_path_factory.mktemp("own") / "photos"
+    for kind, (name, count) in enumerate(CLASSES.items()):
+        (root / "Train" / name).mkdir(parents=True)
+        (root / "Test" / name).mkdir(parents=True)
+        for number in range(count + 6):
+            part = "Train" if number < count else "Test"
+            suffix = ("png", "jpg")[number % 2]
+            picture(kind, number).save(root / part / name / f"{number:03}.{suffix}")
+        (root / "Train" / name / "Thumbs.db").write_bytes(b"x")
+    return root
+
+
+def orchestrator(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=540, check=False,
+    )  # fmt: skip
+
+
+RECIPE = """
+name: own
+data:
+  source: {source}
+  image_size: 16
+  novel_classes: 2
+  validation_novel_classes: 1
+  validation_per_class: 4
+  stream: {{known: 20, novel: 20, unrelated: 4}}
+classify:
+  training: {{epochs: 20, batch_size: 16, lr: 0.05, precision: float32, layout: channels_last}}
+score:
+  threshold: {{known_recall: {{keep: 0.8}}}}
+update:
+  training: {{epochs: 2, batch_size: 32, lr: 0.05}}
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, photos: Path) -> Path:
+    """Return another working folder, with a recipe that names the photos by a relative path."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/photos").symlink_to(photos)
+    (tmp_path / "work/own.yaml").write_text(RECIPE.format(source="folder:photos"))
+    return tmp_path / "work"
+
+
+def test_plan_shows_classes_and_who_is_new(photos: Path, elsewhere: Path) -> None:
+    done = orchestrator("plan", "--no-show", "--set", f"data.source=folder:{photos}",
+                        "--set", "data.validation_per_class=4", cwd=elsewhere)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
+    for name, count in CLASSES.items():
+        assert str(count) in rows[name]
+        assert "6" in rows[name]
+    assert "6 classes (3 known, 1 new in validation, 2 new in test)" in done.stdout
+    assert "imbalance factor" in done.stdout
+    assert "files of 64x48 pixels" in done.stdout
+    assert "hidden and system files left out (6): Thumbs.db (6)" in done.stdout
+
+
+def test_plan_of_a_folder_with_faults_shows_all_of_them(photos: Path, elsewhere: Path) -> None:
+    bad = elsewhere / "bad"
+    for path in photos.rglob("*.*"):
+        target = bad / path.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(path)
+    (bad / "Train/ant/empty.jpg").write_bytes(b"")
+    (bad / "Train/bee/gone.jpg").symlink_to("/nowhere/gone.jpg")
+    (bad / "Train/void").mkdir()
+    done = orchestrator("plan", "-e", "own.yaml", "-s", "data.source=folder:bad", cwd=elsewhere)
+    assert done.returncode == 2
+    for words in ("empty.jpg", "gone.jpg", "Train/void is empty"):
+        assert words in done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.endswith("(and 2 more)")
+    assert "Traceback" not in done.stderr
+    skipped = orchestrator(
+        "plan", "-e", "own.yaml", "-s", "data.source=folder:bad",
+        "-s", "data.skip_unreadable=true", cwd=elsewhere,
+    )  # fmt: skip
+    assert skipped.returncode == 0, skipped.stderr
+
+
+def test_refused_sweep_starts_nothing_and_keeps_its_name(elsewhere: Path) -> None:
+    source = elsewhere / "cut"
+    for kind, name in enumerate(CLASSES):
+        (source / name).mkdir(parents=True)
+        for number in range(12):
+            picture(kind, number).save(source / name / f"{number}.png")
+    whole = (source / "cat/7.png").read_bytes()
+    (source / "cat/7.png").write_bytes(whole[: len(whole) // 2])  # its head is whole
+    words = ("-e", "own.yaml", "-s", "data.source=folder:cut", "--name", "mine", "--storage", "s")
+    done = orchestrator("sweep", *words, cwd=elsewhere)
+    assert done.returncode == 2
+    assert "cat/7.png can't be read as an image" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "Started a local Ray" not in done.stderr + done.stdout
+    assert not list((elsewhere / "s").rglob("sweep.json"))
+
+
+def test_recipe_runs_on_own_photos(elsewhere: Path) -> None:
+    done = orchestrator("run", "-e", "own.yaml", "--storage", "s", cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)
+    assert metrics["evaluate/accuracy"] > 0.4
+    (recipe,) = (elsewhere / "s/recipes").glob("*/experiment.yaml")
+    assert "natural" in recipe.read_text()
+    assert "data.profile=natural" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sweep_by_a_relative_path_goes_on_from_another_folder(elsewhere: Path) -> None:
+    words = ("--name", "mine", "--finalists", "1", "--num-seeds", "1", "--concurrency", "1")
+    quick = ("-s", "classify.training.epochs=2", "-s", "update.training.epochs=1")
+    first = orchestrator("sweep", "-e", "own.yaml", *quick, *words, "--trials", "1",
+                         "--storage", "s", cwd=elsewhere)  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    (elsewhere / "deeper").mkdir()
+    again = orchestrator("sweep", "-e", "../own.yaml", "-s", "data.source=folder:../photos", *quick,
+                         *words, "--trials", "2", "--storage", "../s",
+                         cwd=elsewhere / "deeper")  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    folder = elsewhere / "s/sweeps/mine"
+    record = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    assert [trial["state"] for trial in record["trials"]] == ["COMPLETE", "COMPLETE"]
+    assert record["experiment"]["data"]["source"] == "folder:../photos"  # the user's words
+    assert record["data"]["source"] == "folder:photos"
+    assert set(record["content"]) == {"data.source"}
+    assert "folder:photos" in (folder / "report.html").read_text(encoding="utf-8")
+    with sqlite3.connect(elsewhere / "s/mlflow.db") as database:
+        sources = database.execute("select distinct value from params where key = 'data.source'")
+        assert sources.fetchall() == [("folder:photos",)]

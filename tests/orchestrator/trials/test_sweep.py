@@ -1,0 +1,129 @@
+"""A sweep's driver and its lock: what is read and done only while the sweep is this driver's."""
+
+import shutil
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.locking import sweep_lock
+from orchestrator.locking.sweep_drivers import Driver, occupy, places
+from orchestrator.locking.sweep_lock import SweepLostError, lock_sweep
+from orchestrator.options import SweepOptions
+from orchestrator.records import PromotionRecord
+from orchestrator.trials import sweep
+from orchestrator.trials.failures import Failures
+from orchestrator.trials.sweep_job import SweepJob
+from orchestrator.trials.sweep_start import folder_of, open_record
+from tests.helpers.factory import make_record
+from trainables.experiment import load_experiment
+
+
+def test_the_record_is_read_when_the_driver_before_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = SweepOptions(name="monday", storage=str(tmp_path), trials=3, promote=False)
+    real, folder = sweep_lock.lock_sweep, folder_of(options, "monday")
+    record = open_record(options, load_experiment(options.experiment, ()))
+    finished = make_record(tmp_path / "other", trials=3)
+
+    def lock_after_the_other_has_finished(*given: object) -> sweep_lock.SweepLock:
+        names = ("trials", "finalists", "objectives")
+        whole = {name: getattr(finished, name) for name in names}
+        record.model_copy(update=whole).save(folder)
+        for name in ("study.json", "study.journal"):  # of a complete sweep they are not opened
+            (folder / name).write_text("{}\n", encoding="utf-8")
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sweep, "lock_sweep", lock_after_the_other_has_finished)
+    count = len(finished.finalists)
+    options = options.model_copy(
+        update={"finalists": count, "seeds": len(finished.finalists[0].seeds)}
+    )
+    found = sweep.run_sweep(options, Console(quiet=True))
+    assert [trial.trial_id for trial in found.trials] == [t.trial_id for t in finished.trials]
+    assert not (folder / "driver").exists()
+
+
+def test_a_lost_lock_interrupts_the_main_thread() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever Ray has set here
+    try:
+        _wait_for_the_interrupt()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _wait_for_the_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  (the signal comes a moment later)
+        threading.Thread(target=sweep_lock.interrupt).start()
+        threading.Event().wait(10.0)
+
+
+@pytest.mark.parametrize("step", ["run_finalists", "promote", "discard_states"])
+def test_nothing_outside_the_folder_is_done_for_a_lost_sweep(step: str, tmp_path: Path) -> None:
+    job = object.__new__(SweepJob)
+    job.folder = tmp_path / "sweeps" / "monday"
+    lock = lock_sweep(job.folder)
+    occupy(job.folder, places(job.folder), Driver.of_this())
+    lock._verified = 0.0
+    with pytest.raises(SweepLostError, match="sweep 'monday' was taken over"):
+        getattr(job, step)()
+    lock.release()
+    shutil.rmtree(job.folder)
+
+
+def test_a_refused_sweep_leaves_no_folder(tmp_path: Path) -> None:
+    options = SweepOptions(storage=str(tmp_path), study="no-such-study")
+    with pytest.raises(ValueError, match="no-such-study"):
+        sweep.run_sweep(options, Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "status", "steps"),
+    [
+        ("", "FINISHED", []),
+        ("promote", "FAILED", ["promotion"]),
+        ("run_finalists", "FAILED", ["finalist"]),
+    ],
+)
+def test_a_step_that_fails_is_recorded_and_the_next_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, status: str, steps: list[str]
+) -> None:
+    job, ran = object.__new__(SweepJob), []
+    job.record = make_record(tmp_path, trials=3)
+    job.options, job.done = SweepOptions(num_seeds=9), True
+    job.objectives, finalists = job.record.objectives, job.record.finalists
+    job.failures = Failures(job.record, lambda line: None)
+    job.record.finalists = []
+
+    def step(name: str) -> None:
+        ran.append(name)
+        if name == broken:
+            raise RuntimeError("no answer")
+        if name == "run_finalists":
+            job.record.finalists = finalists
+
+    for name in ("search", "run_finalists", "promote", "discard_states"):
+        monkeypatch.setattr(job, name, partial(step, name))
+    job.run()
+    assert ran == ["search", "run_finalists", "promote", "discard_states"]
+    assert (job.status, [f.step for f in job.record.failures]) == (status, steps)
+    assert all(f.error == "RuntimeError: no answer" for f in job.record.failures)
+
+
+def test_a_complete_sweep_says_how_its_version_is_judged_by_other_gates(tmp_path: Path) -> None:
+    refused = PromotionRecord(model="birds", version="4", promoted=False, gates=[])
+    record = make_record(tmp_path, trials=3).model_copy(update={"promotion": refused})
+    options = SweepOptions(name="monday", storage="my runs", gates=("few.allowed_regression=2",))
+    (line,) = sweep.judged_with(record, options)
+    assert (
+        "orchestrator promote version 4 --gate few.allowed_regression=2 --storage 'my runs' "
+        "--model birds" in line
+    )
+    assert sweep.judged_with(record, options.model_copy(update={"gates": ()})) == []
+    never = record.model_copy(update={"promotion": None})
+    assert sweep.judged_with(never, options) == []

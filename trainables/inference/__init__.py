@@ -1,0 +1,21 @@
+"""Prediction with exported models.
+
+Modules in reading order: `scoring` (fit calibrator, score and threshold), `out_of_fold` (answers to
+training images), `judge` (which answers are right), `card` (what a model is), `model` (load an
+exported model, predict), `uploads` (decode untrusted images), `evaluate_exported` (evaluate an
+exported model on held-out data). The registry and served models import them; model versions
+registered earlier import `load_model` from this package.
+"""
+
+from typing import Any
+
+__all__ = ["load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name's module on first access, to keep the import of this package cheap."""
+    if name in __all__:
+        from trainables.inference import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

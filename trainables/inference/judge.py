@@ -1,0 +1,129 @@
+"""Judge a model by its answers: a class, or that the image's class is unknown.
+
+The stage ``evaluate`` judges the model before and after the update in this way, and promotion
+judges registered models again on another test set.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.methods.metrics.accuracy import Accuracy
+from trainables.methods.metrics.calibration import Calibration
+from trainables.methods.metrics.open_set import OpenSet
+
+UNKNOWN, NO_CLASS = -1, -2
+NOVELTY = ("novelty/auroc", "novelty/recall")
+
+
+class ModelAnswers(NamedTuple):
+    """Outputs of a model for N images.
+
+    ``logits [N, C + K]`` are calibrated; ``classes [C + K]`` is the class of each output, -1 for a
+    cluster without a class. An image with ``confidence < threshold`` is called unknown.
+    """
+
+    logits: Tensor
+    confidence: Tensor
+    threshold: float
+    classes: Tensor
+
+    @property
+    def predicted(self) -> Tensor:
+        """Class of the largest logit ``[N]``, -1 for a cluster without a class."""
+        return self.classes[self.logits.argmax(1)]
+
+
+class Truth(NamedTuple):
+    """True labels and bands.
+
+    ``labels [N]``: known classes ``0..C-1``, new classes from C on, -1 for classes that no model
+    learns. ``class_counts [C]`` and the bounds define the bands, see `Accuracy`.
+    """
+
+    labels: Tensor
+    class_counts: Tensor
+    many_above: int
+    few_below: int
+    bins: int
+
+
+def right_answers(answers: ModelAnswers, labels: Tensor, num_known: int) -> Tensor:
+    """Return which answers are right ``[N]`` bool.
+
+    The right answer to an image of a known class, or of a new class that the model has learned, is
+    this class; to any other image, "unknown". A model without the new class is therefore right when
+    it calls the image unknown, and wrong when it calls an image of a known class unknown.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
+        >>> sure = torch.tensor([0.9, 0.1, 0.9, 0.1])
+        >>> answers = ModelAnswers(logits, sure, 0.5, torch.tensor([0, 1]))
+        >>> right_answers(answers, torch.tensor([0, 0, 2, 2]), num_known=2).tolist()
+        [True, False, False, True]
+    """
+    learned = torch.isin(labels, answers.classes) | (labels < num_known)
+    expected = torch.where(learned & (labels >= 0), labels, UNKNOWN)
+    predicted = torch.where(answers.predicted < 0, NO_CLASS, answers.predicted)
+    return torch.where(answers.confidence < answers.threshold, UNKNOWN, predicted) == expected
+
+
+def judge(answers: ModelAnswers, truth: Truth) -> dict[str, float]:
+    """Return the metrics of a model that promotion reads.
+
+    ``accuracy``, ``accuracy/balanced`` and ``accuracy/many|medium|few`` are on images of known
+    classes, ``accuracy/new`` is the mean accuracy of the new classes, if the model has learned any;
+    the predicted class is that of the largest output. ``accuracy/open`` is the mean over known and
+    new classes of `right_answers`. ``calibration/ece`` is on images of known classes.
+    ``novelty/auroc`` and ``novelty/recall`` tell images of known classes from those of classes that
+    no model learns, ``novelty/false_alarm`` is the fraction of the former that is called unknown.
+    What no image shows is left out.
+    """
+    labels, number = truth.labels, len(truth.class_counts)
+    known = (labels >= 0) & (labels < number)
+    found = Accuracy()(
+        predictions=answers.predicted[known],
+        labels=labels[known],
+        class_counts=truth.class_counts,
+        many_above=truth.many_above,
+        few_below=truth.few_below,
+    )
+    new = labels >= number
+    if bool((answers.classes >= number).any()) and bool(new.any()):
+        found["accuracy/new"] = class_mean(
+            (answers.predicted[new] == labels[new]).double(), labels[new]
+        )
+    judged = known | new
+    right = right_answers(answers, labels, number).double()
+    found["accuracy/open"] = class_mean(right[judged], labels[judged])
+    unsure = answers.confidence < answers.threshold
+    found["novelty/false_alarm"] = float(unsure[known].double().mean())
+    stated = answers.logits[known].double().softmax(1).amax(1)
+    correct = (answers.predicted[known] == labels[known]).double()
+    fraction, gap = Calibration(bins=truth.bins).gaps(stated, correct)
+    found["calibration/ece"] = float((fraction * gap).sum())
+    shown = known | (labels == UNKNOWN)
+    if bool((labels == UNKNOWN).any()):
+        more = OpenSet()(
+            confidence=answers.confidence[shown],
+            known=known[shown],
+            threshold=answers.threshold,
+        )
+        found |= {name: more[name] for name in NOVELTY}
+    return {name: value for name, value in found.items() if value == value}
+
+
+def class_mean(values: Tensor, labels: Tensor) -> float:
+    """Return the mean over classes of the mean value per class; NaN without an image.
+
+    Example:
+        >>> class_mean(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([4, 4, 7]))
+        0.25
+    """
+    classes = labels.unique()
+    if not len(classes):
+        return float("nan")
+    return float(torch.stack([values[labels == c].mean() for c in classes]).mean())

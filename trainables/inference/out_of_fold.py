@@ -1,0 +1,83 @@
+"""Answers of a recipe's whole tail to its training images, by fits without the image's group."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.artifacts import Classifier, OutOfFold, Scorer
+from trainables.closed_form.out_of_fold import k_fold
+from trainables.closed_form.statistics import Samples
+from trainables.features.predict import calibrated, confidence
+from trainables.features.rebalancer_search import answer_out_of_fold
+from trainables.methods.calibrators import Calibrator
+from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.scores import Score
+
+
+class Tail(NamedTuple):
+    """The methods that follow a frozen trunk."""
+
+    rebalancer: Rebalancer
+    calibrator: Calibrator
+    score: Score
+
+
+def answers_of_tail(
+    tail: Tail, classifier: Classifier, data: Samples, *, generator: torch.Generator
+) -> OutOfFold:
+    """Return logits and confidences of training images by tails without the image's group.
+
+    Logits are exact where the rebalancer has a closed form, otherwise from five folds. Calibrator
+    and score, with its statistics, are fitted in five folds to logits out of fold. A threshold on
+    confidences whose statistics contain the image would reject nearly all fresh images.
+
+    Args:
+        tail: The methods; the rebalancer is fitted to features alone.
+        classifier: Tells the number of classes, and the head that a rebalancer trains anew.
+        data: Features, labels and groups of the training images.
+        generator: Draws the folds.
+
+    Raises:
+        ValueError: The rebalancer starts from the given classifier, which was trained on all
+            images.
+    """
+    if not tail.rebalancer.from_features:
+        raise ValueError(
+            f"rebalancers/{tail.rebalancer.name} starts from a classifier that was trained on all "
+            "images, so it has no answers out of fold; choose one that is fitted to features "
+            "alone, such as ridge, lda or crt"
+        )
+    seed = int(torch.randint(2**62, (), generator=generator))
+    given = {"classifier": classifier, "class_counts": classifier.class_counts}
+    ((_, logits),) = answer_out_of_fold([tail.rebalancer], given, data, seed=seed)
+    logits = logits.float()
+
+    def answer(fitted: Tensor, asked: Tensor) -> Tensor:
+        scorer = _fitted(tail, data, logits, fitted, classifier.class_counts)
+        return confidence(
+            scorer,
+            features=data.features[asked],
+            logits=calibrated(scorer, logits[asked]),
+            class_counts=classifier.class_counts,
+        )
+
+    return OutOfFold(logits, k_fold(data, answer, generator=generator), data.groups)
+
+
+def _fitted(tail: Tail, data: Samples, logits: Tensor, rows: Tensor, counts: Tensor) -> Scorer:
+    """Return calibrator and score, fitted to some rows and their logits out of fold."""
+    labels = data.labels[rows]
+    state = tail.calibrator.fit(logits=logits[rows], labels=labels)
+    scorer = Scorer(tail.calibrator, state, tail.score, {}, float("-inf"))
+    if not hasattr(tail.score, "fit"):
+        return scorer
+    available: dict[str, Any] = {
+        "features": data.features[rows],
+        "logits": calibrated(scorer, logits[rows]),
+        "labels": labels,
+        "class_counts": counts,
+    }
+    return scorer._replace(score_state=tail.score.call_with(available, "fit"))

@@ -1,0 +1,155 @@
+"""Fit a calibrator, a confidence score and a threshold, for a classifier before or after an update.
+
+Where no images of new classes are set aside for the threshold, classes of the classifier stand in
+for them: each is left out of the head and of the score in turn, and its validation images are the
+unknown ones (`left_out_confidences`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.artifacts import Classifier, Scorer
+from trainables.features.predict import calibrated, confidence, predict_logits
+from trainables.functional.to_device import to_device
+from trainables.methods.calibrators import Calibrator
+from trainables.methods.scores import Score
+from trainables.methods.thresholds import Threshold
+
+# tensors that the stages which fit a scorer give to its methods
+PROVIDES = {
+    "method": frozenset({"logits", "features", "class_counts", "state"}),
+    "threshold": frozenset({"confidence", "known"}),
+}
+MOST_ROUNDS = 20  # classes are left out one by one, or, where there are more, in as many groups
+FEWEST_CLASSES = 3  # leaving one of two out leaves a single class, of which every image is
+
+
+class Samples(NamedTuple):
+    """Features ``[N, D]`` and labels ``[N]`` int64."""
+
+    features: Tensor
+    labels: Tensor
+
+
+class _Outputs(NamedTuple):
+    """Features ``[N, D]``, calibrated logits ``[N, C]`` and labels ``[N]``."""
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+def fit_scorer(
+    methods: tuple[Calibrator, Score, Threshold],
+    classifier: Classifier,
+    *,
+    train: Samples,
+    validation: Samples,
+    unknown: Tensor,
+    device: torch.device | str = "cpu",
+) -> Scorer:
+    """Fit the calibrator on validation images, the score on training images, then the threshold.
+
+    The threshold is fitted on validation images and on images of classes that the classifier does
+    not know; without the latter, on classes left out in turn.
+
+    Args:
+        methods: Calibrator, score and threshold.
+        classifier: The classifier.
+        train: Training samples of the classifier.
+        validation: Validation samples of classes that the classifier knows.
+        unknown: Features ``[U, D]`` of classes that the classifier does not know; U may be 0.
+        device: Device of logits and scores; calibrator and threshold are fitted on the CPU.
+
+    Returns:
+        The scorer, on the CPU.
+    """
+    calibrator, score, threshold = methods
+    classifier = to_device(classifier, device)
+    counts = classifier.class_counts
+    raw = predict_logits(classifier, validation.features.to(device))
+    state = to_device(calibrator.fit(logits=raw.cpu(), labels=validation.labels), device)
+    scorer = Scorer(calibrator, state, score, {}, float("-inf"))
+
+    def outputs(samples: Samples) -> _Outputs:
+        features = samples.features.to(device)
+        logits = calibrated(scorer, predict_logits(classifier, features))
+        return _Outputs(features, logits, samples.labels.to(device))
+
+    learned, seen = outputs(train), outputs(validation)
+    scorer = _fit_score(scorer, learned, counts)
+    known = _confidence(scorer, seen, counts)
+    if len(unknown):
+        nowhere = torch.full((len(unknown),), -1)
+        new = _confidence(scorer, outputs(Samples(unknown, nowhere)), counts)
+    else:
+        new, rounds = left_out_confidences(scorer, learned, seen, counts)
+        known = known.repeat(max(1, rounds - 1))  # as often as a round had the image as a known one
+    fitted = threshold(
+        confidence=torch.cat([known, new]),
+        known=torch.cat([torch.ones(len(known)), torch.zeros(len(new))]).bool(),
+    )
+    return to_device(scorer._replace(threshold=float(fitted)), "cpu")
+
+
+def left_out_confidences(
+    scorer: Scorer, train: _Outputs, validation: _Outputs, class_counts: Tensor
+) -> tuple[Tensor, int]:
+    """Return the confidence of each validation image by a head and a score without its class.
+
+    Also returned is the number of rounds. In a round, one class (or group) is new and all others
+    are known, so that over all rounds an image is known once less than there are rounds.
+
+    The class's logit is removed, and a score that is fitted is fitted without its training images.
+    The network has seen the class, so that a really new class is usually harder to notice. With
+    fewer than 3 classes nothing is returned.
+
+    Args:
+        scorer: Calibrator and score; the fitted state of the score is not used.
+        train: Training samples.
+        validation: Validation samples.
+        class_counts: Training images per class ``[C]``.
+    """
+    number = len(class_counts)
+    present = validation.labels.unique().tolist()
+    if number < FEWEST_CLASSES:
+        return torch.zeros(0), 0
+    parts = [torch.zeros(0)]
+    rounds = min(MOST_ROUNDS, len(present))
+    for first in range(rounds):
+        left_out = set(present[first::rounds])
+        kept = torch.tensor([c for c in range(number) if c not in left_out])
+        kept = kept.to(class_counts.device)
+        without = _fit_score(scorer, _restrict(train, kept), class_counts[kept])
+        rows = ~torch.isin(validation.labels, kept)
+        left = _Outputs(
+            validation.features[rows], validation.logits[rows][:, kept], validation.labels[rows]
+        )
+        parts.append(_confidence(without, left, class_counts[kept]))
+    return torch.cat(parts), rounds
+
+
+def _fit_score(scorer: Scorer, train: _Outputs, class_counts: Tensor) -> Scorer:
+    """Return the scorer with its score fitted on training samples, if the score is fitted."""
+    if not hasattr(scorer.score, "fit"):
+        return scorer
+    available = {**train._asdict(), "class_counts": class_counts}
+    fitted = to_device(scorer.score.call_with(available, "fit"), class_counts.device)
+    return scorer._replace(score_state=fitted)
+
+
+def _restrict(outputs: _Outputs, kept: Tensor) -> _Outputs:
+    """Return the samples of some classes ``kept``, ascending, with renumbered labels."""
+    rows = torch.isin(outputs.labels, kept)
+    labels = torch.searchsorted(kept, outputs.labels[rows])
+    return _Outputs(outputs.features[rows], outputs.logits[rows][:, kept], labels)
+
+
+def _confidence(scorer: Scorer, outputs: _Outputs, class_counts: Tensor) -> Tensor:
+    return confidence(
+        scorer, features=outputs.features, logits=outputs.logits, class_counts=class_counts
+    ).cpu()

@@ -1,0 +1,143 @@
+"""Class-weighted ridge regression on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from trainables.closed_form.fitting import ClosedForm, Fit
+from trainables.closed_form.ridge import spectrum
+from trainables.closed_form.ridge_classifier import (
+    RidgeSettings,
+    fit_spectrum,
+    regularizer_of_validation,
+    with_ridge,
+)
+from trainables.closed_form.statistics import Samples, samples
+from trainables.methods.rebalancers import Rebalancer
+
+if TYPE_CHECKING:
+    from trainables.artifacts import Classifier
+
+LOOKED_UP = {"heads": ("linear", "random_features")}
+
+
+class Ridge(RidgeSettings, ClosedForm, Rebalancer):
+    """Ridge regression on frozen features or random features, computed in closed form.
+
+    Minimizes ``sum_i w_i |t_i - W x_i - b|^2 + r |W|^2`` over one-hot targets in float64. The
+    regularizer r has the smallest squared error on left-out answers: exact leave-one-out, averaged
+    by class over classes of at least 3 images. The logits are ``s (W x + b)``, with s the scale of
+    the largest likelihood of these answers, so that their softmax is a probability. No random
+    numbers but those of the random features.
+
+    Args:
+        width: Number of random features ``relu(x P)``; 0 takes the features themselves.
+        seed: Seed of P.
+        balance: ``none``; ``inverse_frequency``, samples weighted by ``1 / n_c`` (AIR);
+            ``effective_number``, by ``(1 - beta) / (1 - beta^n_c)``; ``logit_adjusted``, targets
+            lowered by the log class prior, which is a logit offset of ``-tau log(pi_c)``.
+        beta: Of ``effective_number``, in [0, 1).
+        tau: Of ``logit_adjusted``, >= 0.
+        intercept: Fit an intercept that is not penalized; RanPAC and AIR have none.
+        regularizer: r > 0 in units of the mean eigenvalue of the weighted Gram matrix; ``null``
+            chooses it.
+        chosen_by: ``leave_one_out``, or ``validation``: the smallest squared error on validation
+            images, averaged by class.
+
+    Shapes:
+        classifier: any head. features [N, D], labels [N] int64, validation_features [V, D] and
+        validation_labels [V] int64 for ``validation``. Returns a linear head, or a head
+        `random_features`.
+
+    An absent class gets the logit offset -65504, so it is never predicted. Without two classes of
+    at least 3 images the regularizer is 0.1, and the scale is fitted to the training images.
+
+    Source:
+        McDonnell et al. 2023, "RanPAC", arXiv 2307.02251 (random features, one-hot ridge); Fang et
+        al. 2024, "AIR: Analytic Imbalance Rectifier for Continual Learning", arXiv 2408.10349
+        (class weights); Zhuang et al. 2022, "ACIL", arXiv 2205.14922. Intercept, leave-one-out and
+        scale are this project's.
+
+    Example:
+        >>> from trainables.artifacts import Classifier
+        >>> from trainables.methods.heads import Head
+        >>> zeros, counts = torch.zeros(2), torch.tensor([4, 4])
+        >>> trained = Classifier(Head.parse("linear"), 1, {}, zeros, counts, zeros[:1])
+        >>> features = torch.tensor([0.0, 1.0, 2.0, 3.0, 5.0, 6.0, 7.0, 8.0])[:, None]
+        >>> labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+        >>> state = Ridge()(classifier=trained, features=features, labels=labels).state
+        >>> logits = features[[1, 3, 4, 6]] @ state["weight"].T + state["bias"]
+        >>> logits.argmax(1).tolist()
+        [0, 0, 1, 1]
+    """
+
+    chosen_by: Literal["leave_one_out", "validation"] = "leave_one_out"
+
+    @property
+    def needs_validation(self) -> bool:
+        """Say whether validation images choose the regularizer."""
+        return self.regularizer is None and self.chosen_by == "validation"
+
+    @classmethod
+    def fit_each(
+        cls, methods: Sequence[Ridge], *, classifier: Classifier, data: Samples
+    ) -> Iterator[tuple[int, Fit]]:
+        """Fit several settings; those of equal inputs and weights share one decomposition."""
+        if any(method.needs_validation for method in methods):
+            raise ValueError(
+                "rebalancers/ridge.chosen_by: must be leave_one_out where answers are out of fold; "
+                "received validation"
+            )
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for place, method in enumerate(methods):
+            alike.setdefault(method.shared(), []).append(place)
+        for places in alike.values():
+            first = methods[places[0]]
+            own = data._replace(projection=first.projection(data.features))
+            kept = first.gather(own, len(classifier.class_counts))
+            parts = spectrum(kept, intercept=first.intercept)
+            by_level: dict[float | None, list[int]] = {}
+            for place in places:
+                by_level.setdefault(methods[place].regularizer, []).append(place)
+            fits = fit_spectrum(parts, kept, own, list(by_level))
+            for fitted, equal in zip(fits, by_level.values(), strict=True):
+                for place in equal:
+                    logits = fitted.scale * fitted.answers + methods[place].offset(kept.counts)
+                    result = with_ridge(classifier, methods[place], fitted, kept.counts)
+                    yield place, Fit(result, logits)
+
+    def __call__(
+        self,
+        *,
+        classifier: Classifier,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        groups: torch.Tensor | None = None,
+        validation_features: torch.Tensor | None = None,
+        validation_labels: torch.Tensor | None = None,
+        report: Callable[[Mapping[str, float], int], None] | None = None,
+    ) -> Classifier:
+        if not len(labels):
+            return classifier
+        data = samples(features, labels, groups=groups, projection=self.projection(features))
+        kept = self.gather(data, len(classifier.class_counts))
+        parts, level = spectrum(kept, intercept=self.intercept), self.regularizer
+        if self.needs_validation:
+            if (
+                validation_features is None
+                or validation_labels is None
+                or not len(validation_labels)
+            ):
+                raise ValueError(
+                    "rebalancers/ridge.chosen_by: validation needs validation images, but there "
+                    "are none; raise data.validation_per_class, or set leave_one_out"
+                )
+            judges = samples(validation_features, validation_labels, projection=data.projection)
+            level = regularizer_of_validation(parts, judges)
+        fitted = next(fit_spectrum(parts, kept, data, [level]))
+        if report is not None:
+            report(fitted.figures("rebalance", kept.counts), 0)
+        return with_ridge(classifier, self, fitted, kept.counts)

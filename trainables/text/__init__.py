@@ -1,0 +1,5 @@
+"""Texts that people write.
+
+Modules: `yaml_text` (recipes and the values of ``--set``).
+Used by settings and reports.
+"""
