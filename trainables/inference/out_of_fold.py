@@ -53,31 +53,41 @@ def answers_of_tail(
     seed = int(torch.randint(2**62, (), generator=generator))
     given = {"classifier": classifier, "class_counts": classifier.class_counts}
     ((_, logits),) = answer_out_of_fold([tail.rebalancer], given, data, seed=seed)
-    logits = logits.float()
+    return answers_to_logits(
+        tail, data, logits.float(), classifier.class_counts, generator=generator
+    )
+
+
+def answers_to_logits(
+    tail: Tail, data: Samples, logits: Tensor, class_counts: Tensor, *, generator: torch.Generator
+) -> OutOfFold:
+    """Return `answers_of_tail` where the rebalancer's logits out of fold ``[N, C]`` are there."""
 
     def answer(fitted: Tensor, asked: Tensor) -> Tensor:
-        scorer = _fitted(tail, data, logits, fitted, classifier.class_counts)
+        scorer = scorer_of_tail(tail, data.part(fitted), logits[fitted], class_counts)
         return confidence(
             scorer,
             features=data.features[asked],
             logits=calibrated(scorer, logits[asked]),
-            class_counts=classifier.class_counts,
+            class_counts=class_counts,
         )
 
     return OutOfFold(logits, k_fold(data, answer, generator=generator), data.groups)
 
 
-def _fitted(tail: Tail, data: Samples, logits: Tensor, rows: Tensor, counts: Tensor) -> Scorer:
-    """Return calibrator and score, fitted to some rows and their logits out of fold."""
-    labels = data.labels[rows]
-    state = tail.calibrator.fit(logits=logits[rows], labels=labels)
+def scorer_of_tail(tail: Tail, data: Samples, logits: Tensor, class_counts: Tensor) -> Scorer:
+    """Return calibrator and score, fitted to images and their logits out of fold ``[N, C]``.
+
+    The threshold is -inf.
+    """
+    state = tail.calibrator.fit(logits=logits, labels=data.labels)
     scorer = Scorer(tail.calibrator, state, tail.score, {}, float("-inf"))
     if not hasattr(tail.score, "fit"):
         return scorer
     available: dict[str, Any] = {
-        "features": data.features[rows],
-        "logits": calibrated(scorer, logits[rows]),
-        "labels": labels,
-        "class_counts": counts,
+        "features": data.features,
+        "logits": calibrated(scorer, logits),
+        "labels": data.labels,
+        "class_counts": class_counts,
     }
     return scorer._replace(score_state=tail.score.call_with(available, "fit"))
