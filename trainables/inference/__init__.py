@@ -2,9 +2,9 @@
 
 Modules in reading order: `scoring` (fit calibrator, score and threshold), `out_of_fold` (answers to
 training images), `judge` (which answers are right), `card` (what a model is), `model` (load an
-exported model, predict), `uploads` (decode untrusted images), `evaluate_exported` (evaluate an
-exported model on held-out data). The registry and served models import them; model versions
-registered earlier import `load_model` from this package.
+exported model, predict), `outcomes` (its answers to each test image), `uploads` (decode untrusted
+images), `evaluate_exported` (evaluate an exported model on held-out data). The registry and served
+models import them; versions registered earlier import `load_model` from this package.
 """
 
 from typing import Any

@@ -1,0 +1,79 @@
+"""Harm that is shown, excluded, or neither; and how many images would tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainables.functional.paired_rules import (
+    Gain,
+    Rate,
+    images_needed,
+    judge_gain,
+    judge_rate,
+    smallest_half_width,
+)
+
+
+def gain(value: float, half: float, number: int = 400, effective: float = 400) -> Gain:
+    low, high = value - half, value + half
+    return Gain("accuracy", value, low, high, 0.8 + value, 0.8, half, effective, number)
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "verdict"),
+    [
+        (-0.05, 0.03, "refused"),  # [-8, -2]
+        (-0.05, 0.04, "cannot tell"),  # [-9, -1]: the end is the limit itself
+        (-0.05, 0.06, "cannot tell"),  # [-11, +1]
+        (0.00, 0.02, "cannot tell"),  # [-2, +2]
+        (0.00, 0.01, "passed"),  # [-1, +1]: a loss that equals the limit is allowed
+        (0.02, 0.025, "passed"),
+        (0.02, 0.035, "cannot tell"),
+    ],
+)
+def test_interval_and_allowance_decide(value: float, half: float, verdict: str) -> None:
+    found = judge_gain(gain(value, half), 1.0)
+    assert found.verdict == verdict
+    assert (found.needs is None) is (verdict != "cannot tell")
+
+
+def test_the_reason_has_both_values_the_interval_and_the_allowance() -> None:
+    found = judge_gain(gain(-0.05, 0.03)._replace(where=" on 9 images"), 1.0)
+    assert found.reason == (
+        "test/accuracy 0.7500 against 0.8000 on 9 images: -5.00 points [-8.00, -2.00], allowed "
+        "-1.00"
+    )
+    unsure = judge_gain(gain(0, 0.02)._replace(unit="rehearsed classes"), 1.0)
+    assert unsure.reason.endswith(
+        "a loss of more than 1.00 points is neither shown nor excluded: that needs about 1,600 "
+        "rehearsed classes"
+    )
+
+
+def test_the_number_that_would_tell_grows_with_the_square_of_the_spread() -> None:
+    assert images_needed(gain(0.0, 0.02), 0.01) == 1600  # twice as wide as the distance
+    assert images_needed(gain(0.01, 0.04), 0.01) == 1600  # distance .02
+    assert images_needed(gain(-0.01, 0.04), 0.01) == 26_000  # none: half the limit, 25,600
+    assert images_needed(gain(0.0, 0.0101), 0.01) == 410  # 408.04
+    # without a spread the number alone widens: 1.96 / (n + 2) = .01 at n = 194
+    assert images_needed(gain(0.0, 0.0, 6, 6), 0.01) == 200
+    assert images_needed(gain(0.0, 0.0, 12, 6), 0.01) == 390  # two images count as one
+
+
+def test_images_that_agree_show_no_more_than_their_number() -> None:
+    assert smallest_half_width(1) == pytest.approx(0.6533, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.11, 0.3, "refused"), (0.1, 0.3, "cannot tell"), (0.02, 0.1, "passed")],
+)
+def test_a_rate_fails_wholly_above_its_limit(low: float, high: float, verdict: str) -> None:
+    assert judge_rate(Rate("few", 0.1, low, high, 50, 50), 0.1).verdict == verdict
+
+
+def test_the_number_that_would_tell_a_rate() -> None:
+    # (1.96 / .05)^2 * .1 * .9 = 138.3; each image weighs half of an independent one
+    rate = Rate("few", 0.15, 0.05, 0.3, 20, 40)
+    assert judge_rate(rate, 0.1).needs == 280
+    assert judge_rate(rate, 0.1).reason == "few 0.150 [0.050, 0.300] of 40 images (needs about 280)"
