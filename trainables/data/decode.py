@@ -215,7 +215,7 @@ def decode_into(path: str, into: Images, fitting: Fitting) -> Head:
             into[:] = fit_image(to_rgb(picture), len(into), fitting)
             return Head(size)
     except Exception as error:  # parsers of foreign bytes raise whatever they run into
-        return Head(None, _reason(path, error))
+        return Head(None, reason_of(path, error))
 
 
 def _head(path: str) -> Head:
@@ -226,10 +226,10 @@ def _head(path: str) -> Head:
             size: tuple[int, int] = picture.size
             return Head(size)
     except Exception as error:  # as above
-        return Head(None, _reason(path, error))
+        return Head(None, reason_of(path, error))
 
 
-def _reason(path: str, error: Exception) -> str:
+def reason_of(path: str, error: Exception) -> str:
     """Say in a few words why a file can't be read."""
     from PIL import UnidentifiedImageError
 

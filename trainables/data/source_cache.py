@@ -93,7 +93,7 @@ def files_content(root: Path, files: Sequence[str], cache: Path) -> str:
         path.removeprefix(start) if path.startswith(start) else os.path.relpath(path, root)
         for path in files
     ]
-    facts = [_file_facts(path) for path in files]
+    facts = [file_facts(path) for path in files]
     note = cache / KEYS / _key(names, facts)
     with suppress(OSError):
         remembered = note.read_text(encoding="ascii")
@@ -118,7 +118,7 @@ def _key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 
-def _file_facts(path: str) -> list[int]:
+def file_facts(path: str) -> list[int]:
     """Return what tells a version of a file: device, inode, size, times of changes in ns."""
     try:
         found = os.stat(path)

@@ -10,6 +10,7 @@
 - ``images/`` with ``train.csv``, ``val.csv``, ``test.csv`` of ``filename,label`` (mini-ImageNet):
   its parts hold different classes, so they are joined and split 80/20 per class.
 
+A folder ``unlabelled`` (``unlabeled``) beside them holds images of no class, whatever it holds.
 Files of a class count at any depth, those in linked folders too. Hidden names and those that
 systems write (``Thumbs.db``, ``@eaDir``, ``__MACOSX``) never count.
 """
@@ -29,7 +30,7 @@ from trainables.data.readers.file_tree import (
     looks_like_image,
     walk,
 )
-from trainables.data.readers.parts import PARTS
+from trainables.data.readers.parts import PARTS, VALIDATION_JOINS
 from trainables.data.readers.published import (
     IMAGENET,
     SYNSET,
@@ -73,6 +74,10 @@ def require_folder(folder: Path) -> None:
     )
 
 
+UNLABELLED = ("unlabelled", "unlabeled")
+LOOSE = "images beside the class folders"
+
+
 class _Class(NamedTuple):
     """A class folder's name on disk, and its files."""
 
@@ -102,9 +107,10 @@ class _Scan:
         self.clutter: list[str] = []
         self.broken: list[tuple[str, str]] = []
         self.empty: list[str] = []
+        self.loose: list[str] = []
 
     def layout(self) -> Layout:
-        top = self._list(self.folder)
+        top = self._without_unlabelled(self._list(self.folder))
         by_name = {os.path.basename(path).casefold(): path for path in top.files}
         tables = [by_name[f"{part}.csv"] for part in PARTS if f"{part}.csv" in by_name]
         images = [path for path in top.folders if os.path.basename(path).casefold() == "images"]
@@ -128,7 +134,15 @@ class _Scan:
         self._report_broken()
         faults = [fault._replace(text=readable(fault.text)) for fault in self.faults]
         names = synset_names(self.roots, {row.label for row in rows})
-        return Layout(rows, faults, self.place, self.published, tuple(sorted(names.items())))
+        return Layout(
+            rows,
+            faults,
+            self.place,
+            self.published,
+            tuple(sorted(names.items())),
+            tuple(sorted(self.loose)),
+            tuple(self.broken),
+        )
 
     def _split(self, parts: dict[str, str]) -> list[Row]:
         """List folders of parts: validation joins train, and the test is there or split off."""
@@ -151,14 +165,14 @@ class _Scan:
             name, target = folder_name(parts["val"]), folder_name(parts["train"])
             more = "" if test else f"; if {name} is your test, rename it to test/"
             self._say(
-                "layout",
+                VALIDATION_JOINS,
                 f"{self.folder}: {name} joins {target}, from which validation is split off{more}",
             )
         is_test = False if test else None
         labels = class_labels(c.name for part in (train, validation, test) for c in part)
         return [
             *_rows(train, is_test, labels),
-            *_rows(validation, is_test, labels),
+            *(row._replace(validation=True) for row in _rows(validation, is_test, labels)),
             *_rows(test, True, labels),
         ]
 
@@ -203,6 +217,20 @@ class _Scan:
         self.clutter += tree.clutter
         self.broken += tree.broken
         return _Listing(folders, tree.files)
+
+    def _without_unlabelled(self, top: _Listing) -> _Listing:
+        """Set apart a folder of images that have no class yet, where other folders are classes."""
+        apart = [path for path in top.folders if os.path.basename(path).casefold() in UNLABELLED]
+        if len(apart) == len(top.folders):
+            return top
+        for path in apart:
+            tree = walk(path, self.above)
+            self.clutter += tree.clutter
+            self.broken += tree.broken
+            found = [file for file in tree.files if looks_like_image(file)]
+            self.loose += found
+            self._left_out(f"images in {folder_name(path)}", found, self.folder)
+        return _Listing([path for path in top.folders if path not in apart], top.files)
 
     def _parts(self, folders: list[str]) -> dict[str, str]:
         """Return the folder of each part; none if they are classes."""
@@ -265,9 +293,11 @@ class _Scan:
 
     def _name_loose(self, folder: str, files: list[str]) -> None:
         """Name images that lie beside class folders: nothing says which class they have."""
+        found = [path for path in files if looks_like_image(path)]
+        self.loose += found
         self._left_out(
-            "images beside the class folders",
-            [path for path in files if looks_like_image(path)],
+            LOOSE,
+            found,
             folder,
             "; put them into a class folder",
         )

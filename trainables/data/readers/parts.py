@@ -12,6 +12,7 @@ PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
 }
+VALIDATION_JOINS = "own validation"  # kind of the line that it joins train
 
 
 def is_test_of(
@@ -45,5 +46,5 @@ def is_test_of(
     if "val" in present:
         more = "" if is_test else "; if val is your test, rename it to test"
         text = f"{owner}: val joins train, from which validation is split off{more}"
-        faults.append(Fault("layout", text, fatal=False))
+        faults.append(Fault(VALIDATION_JOINS, text, fatal=False))
     return {name: part == "test" if is_test else None for name, part in part_of.items()}, faults

@@ -18,13 +18,15 @@ AT_ODDS, REPEATED = "files that two lines tell apart", "repeated lines"
 class Row(NamedTuple):
     """A file and its class, and whether it is a test image (``None``: the source has no split).
 
-    Images of one ``group`` stay together; those of an empty one are alone.
+    Images of one ``group`` stay together; those of an empty one are alone. ``validation``: the
+    image lies in a validation part of the source's own, which joins train in the protocol.
     """
 
     path: str
     label: str
     is_test: bool | None
     group: str = ""
+    validation: bool = False
 
 
 class Layout(NamedTuple):
@@ -33,6 +35,8 @@ class Layout(NamedTuple):
     ``base`` is the folder that the files lie in, whose place does not count.
     ``published``: the layout of a data set whose images count as they are, copies too. ``names``
     are pairs of label and name, for classes whose label is not their name, such as ``n01443537``.
+    ``loose`` are images of no class, beside class folders or in ``unlabelled/``; ``broken`` are
+    paths that can't be read, with the reason.
     """
 
     rows: list[Row]
@@ -40,6 +44,8 @@ class Layout(NamedTuple):
     base: Path
     published: bool = False
     names: tuple[tuple[str, str], ...] = ()
+    loose: tuple[str, ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
 
 
 class Line(NamedTuple):
@@ -50,6 +56,7 @@ class Line(NamedTuple):
     label: str
     is_test: bool | None = None
     group: str = ""
+    validation: bool = False
 
 
 def check_lines(
@@ -68,7 +75,7 @@ def check_lines(
     for line in lines:
         path = _path(folder, line.name)
         label = unicodedata.normalize("NFC", readable(line.label))
-        row = Row(path, label, line.is_test, line.group)
+        row = Row(path, label, line.is_test, line.group, line.validation)
         kind, text = _fault(line, path, found.get(path))
         if kind:
             faults.setdefault(kind, []).append((line.number, text))
@@ -111,7 +118,7 @@ def _second(line: Line, path: str, number: int, row: Row) -> tuple[str, str]:
     """Return kind and text for a line whose file another line has too."""
     for what, one, other in (
         ("class", row.label, unicodedata.normalize("NFC", readable(line.label))),
-        ("part", _part(row.is_test), _part(line.is_test)),
+        ("part", _part(row), _part(line)),
         ("group", row.group, line.group),
     ):
         if one != other:
@@ -123,8 +130,8 @@ def _second(line: Line, path: str, number: int, row: Row) -> tuple[str, str]:
     return REPEATED, ""
 
 
-def _part(is_test: bool | None) -> str:
-    return "test" if is_test else "train"
+def _part(row: Row | Line) -> str:
+    return "val" if row.validation else "test" if row.is_test else "train"
 
 
 def read_text(path: Path) -> str:

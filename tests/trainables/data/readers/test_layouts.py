@@ -64,7 +64,7 @@ def test_validation_joins_train_beside_a_test(name: str, tmp_path: Path) -> None
     source, faults = read(folder)
     assert np.bincount(source.labels[~source.is_test]).tolist() == [12, 15]
     assert np.bincount(source.labels[source.is_test]).tolist() == [4, 4]
-    (line,) = texts(faults, "layout")
+    (line,) = texts(faults, "own validation")
     assert f"{name}/ joins train/" in line
     assert "rename" not in line
 

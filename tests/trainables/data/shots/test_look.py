@@ -1,0 +1,210 @@
+"""`look_at_photos`: folders that grow, shrink and change, and what never changes with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.photos import photo, photo_folder, scene
+from trainables.data.readers.tables import scan_table
+from trainables.data.shots.look import look_at_photos
+from trainables.data.shots.photo_set import PhotoSet, write_table
+from trainables.data.source_names import Columns
+from trainables.errors import ConfigError
+
+Look = Callable[..., PhotoSet]
+
+
+@pytest.fixture
+def look(tmp_path: Path) -> Look:
+    def again(folder: Path | None = None, **options: object) -> PhotoSet:
+        ledger = tmp_path / "model/splits.jsonl"
+        return look_at_photos(folder or tmp_path / "photos", ledger=ledger, **options)
+
+    return again
+
+
+def parts(found: PhotoSet) -> dict[str, str]:
+    """Return the part of each image by its pixels."""
+    return {photo.pixel_digest: photo.part for photo in found.photos}
+
+
+def reasons(found: PhotoSet) -> dict[str, str]:
+    return {str(out.file.relative_to(found.folder)): out.reason for out in found.left_out}
+
+
+def test_first_look_parts_each_image_once(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 40, "ocelot": 30, "serval": 24})
+    found = look()
+    assert found.classes == ["lynx", "ocelot", "serval"]
+    assert len(found.photos) == 94
+    assert len({photo.group for photo in found.photos}) == 94
+    assert found.left_out == []
+    tested = Counter(p.class_name for p in found.photos if p.part == "test")
+    assert tested["serval"] == 0
+    assert 2 <= tested["lynx"] <= 16
+    assert 2 <= tested["ocelot"] <= 12
+    assert found.small == {"serval"}
+    assert found.photos[0].file == folder / "lynx/000.png"
+    assert found.photos[0].size == (64, 64)
+    assert found.remarks == [
+        "serval has no test images: all train, and its figures are out-of-fold"
+    ]
+
+
+def test_the_ledger_holds_what_was_decided(tmp_path: Path, look: Look) -> None:
+    photo_folder(tmp_path / "photos", {"lynx": 30})
+    found = look()
+    written = (tmp_path / "model/splits.jsonl").read_text()
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert len(lines) == 30
+    by_bytes = {photo.bytes_digest: photo for photo in found.photos}
+    for line in lines:
+        photo = by_bytes[line["bytes"]]
+        assert (line["pixels"], line["group"], line["part"]) == (
+            photo.pixel_digest,
+            photo.group,
+            photo.part,
+        )
+
+
+def test_the_table_is_read_back_with_the_same_parts(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx, spotted": 30, "ocelot": 12})
+    (folder / "val").mkdir()
+    found = look()
+    table = tmp_path / "model/photos.csv"
+    write_table(found, table)
+    layout = scan_table(table, Columns(), skip_unreadable=False)
+    assert [fault for fault in layout.faults if fault.fatal] == []
+    assert {(row.path, row.label, row.is_test, row.group) for row in layout.rows} == {
+        (str(p.file), p.class_name, p.part == "test", p.group) for p in found.photos
+    }
+
+
+def test_a_second_look_changes_nothing_and_reads_nothing(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 30, "ocelot": 12})
+    for path in folder.rglob("*.png"):  # settled: changed long ago
+        os.utime(path, (1e9, 1e9))
+    first = look()
+    ledger = (tmp_path / "model/splits.jsonl").read_bytes()
+    assert look() == first
+    assert (tmp_path / "model/splits.jsonl").read_bytes() == ledger
+
+
+def test_a_folder_that_doubles_moves_nothing(tmp_path: Path, look: Look) -> None:
+    photo_folder(tmp_path / "photos", {"lynx": 40, "ocelot": 20})
+    before = parts(look())
+    photo_folder(tmp_path / "photos/more", {"x": 1}, first=900)
+    shutil.rmtree(tmp_path / "photos/more")
+    for n in range(40):
+        photo(tmp_path / f"photos/lynx/a{n}.png", 1000 + n)
+        photo(tmp_path / f"photos/ocelot/a{n}.png", 2000 + n)
+    after = look()
+    assert len(after.photos) == 140
+    assert {digest: parts(after)[digest] for digest in before} == before
+    new = [p for p in after.photos if p.pixel_digest not in before and p.class_name == "ocelot"]
+    assert 2 <= sum(p.part == "test" for p in new) < 20  # now it is large enough to be tested
+    assert after.small == frozenset()
+
+
+def test_renamed_moved_and_relabelled_images_keep_their_part(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 30, "ocelot": 30})
+    before = parts(look())
+    for n, path in enumerate(sorted((folder / "lynx").iterdir())):
+        path.rename(folder / ("lynx" if n % 2 else "ocelot") / f"renamed{n}.png")
+    assert parts(look()) == before
+
+
+def test_images_that_come_back_keep_their_part(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 30, "ocelot": 30})
+    before = parts(look())
+    shutil.move(folder / "lynx", tmp_path / "away")
+    assert look().classes == ["ocelot"]
+    shutil.move(tmp_path / "away", folder / "lynx")
+    assert parts(look()) == before
+
+
+def test_copies_are_named_and_one_is_kept(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 30, "ocelot": 30})
+    first = look()
+    test = next(p.file for p in first.photos if p.part == "test" and p.class_name == "lynx")
+    train = next(p.file for p in first.photos if p.part == "train" and p.class_name == "lynx")
+    shutil.copy(test, folder / "lynx/0copy.png")
+    Image.open(train).save(folder / "lynx/zcopy.png", compress_level=1)  # other bytes
+    again = look()
+    assert parts(again) == parts(first)
+    assert len(again.photos) == 60
+    assert reasons(again) == {
+        "lynx/0copy.png": f"copy of the test image lynx/{test.name}",
+        "lynx/zcopy.png": f"copy of lynx/{train.name}",
+    }
+
+
+def test_one_image_under_two_labels_is_named_and_left_out(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 30, "ocelot": 30})
+    shutil.copy(folder / "lynx/003.png", folder / "ocelot/x.png")
+    found = look()
+    assert len(found.photos) == 59
+    assert reasons(found) == {
+        "lynx/003.png": "same image under labels lynx and ocelot",
+        "ocelot/x.png": "same image under labels lynx and ocelot",
+    }
+
+
+def test_own_parts_are_respected_and_copies_of_test_images_do_not_train(
+    tmp_path: Path, look: Look
+) -> None:
+    root = tmp_path / "photos"
+    photo_folder(root / "train", {"lynx": 10, "ocelot": 10})
+    photo_folder(root / "val", {"lynx": 2, "ocelot": 2}, first=100)
+    photo_folder(root / "test", {"lynx": 3}, first=200)
+    shutil.copy(root / "test/lynx/001.png", root / "train/lynx/copy.png")
+    shutil.copy(root / "val/lynx/001.png", root / "train/lynx/copy2.png")
+    found = look()
+    assert found.own_parts == {"train", "val", "test"}
+    assert {p.part for p in found.photos} == {"train", "val", "test"}
+    assert all(p.part == p.file.parts[-3] for p in found.photos)
+    assert reasons(found) == {
+        "train/lynx/copy.png": "copy of the test image test/lynx/001.png",
+        "train/lynx/copy2.png": "copy of the val image val/lynx/001.png",
+    }
+    assert found.small == {"ocelot"}
+
+
+def test_what_is_no_image_is_named(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 6, "ocelot": 6})
+    (folder / "lynx/notes.txt").write_text("seen at noon")
+    (folder / "lynx/torn.jpg").write_bytes(b"\xff\xd8\xff")
+    (folder / "ocelot/empty.png").write_bytes(b"")
+    photo(folder / "loose.png", 500)
+    photo(folder / "unlabelled/deep/1.png", 501)
+    found = look()
+    assert len(found.photos) == 12
+    assert reasons(found) == {
+        "lynx/notes.txt": "no image",
+        "lynx/torn.jpg": "unreadable (the file is not an image of a known format)",
+        "ocelot/empty.png": "unreadable (the file is empty)",
+    }
+    assert found.loose == [folder / "loose.png", folder / "unlabelled/deep/1.png"]
+    assert found.classes == ["lynx", "ocelot"]
+
+
+def test_no_folder_is_one_clear_line(tmp_path: Path, look: Look) -> None:
+    with pytest.raises(ConfigError, match="folder not found"):
+        look()
+    (tmp_path / "photos/lynx").mkdir(parents=True)
+    (tmp_path / "photos/lynx/a.png").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="holds no image that can be read"):
+        look()
+
+
+def test_scenes_differ() -> None:
+    assert np.abs(scene(1).astype(int) - scene(2)).mean() > 10
