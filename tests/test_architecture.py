@@ -98,6 +98,7 @@ FLOORS = {
         {"methods"},
         {"experiment"},
         {"inference"},
+        {"rehearsal"},
         {"uploads"},
         {"stages"},
         {"pipeline"},

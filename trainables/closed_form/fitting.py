@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from trainables.artifacts import Classifier
-from trainables.closed_form.statistics import Samples, samples
+from trainables.closed_form.statistics import Samples, Statistics, samples
 
 
 class Fit(NamedTuple):
@@ -65,6 +65,22 @@ class ClosedForm(BaseModel):
         data: Samples = samples(features, labels, groups=groups, weights=weights)
         ((_, fit),) = type(self).fit_each([self], classifier=classifier, data=data)
         return fit
+
+
+class FromSums(ClosedForm):
+    """A rebalancer that is fitted to sums over samples: classes can be taken away from it exactly.
+
+    A subclass has ``gather(data, num_classes) -> Statistics`` and ``fit_sums(kept, *, classifier,
+    data) -> Fit``, where ``kept`` are the sums over ``data``. Both get samples as `prepared` leaves
+    them.
+    """
+
+    gather: ClassVar[Callable[..., Statistics]]
+    fit_sums: ClassVar[Callable[..., Fit]]
+
+    def prepared(self, data: Samples) -> Samples:
+        """Return samples with the projection that the sums are over; by default as they are."""
+        return data
 
 
 def with_head(

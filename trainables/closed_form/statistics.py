@@ -139,6 +139,27 @@ class Statistics(NamedTuple):
             gram=self.gram,
         )
 
+    def without(self, leaving: Samples, classes: Tensor) -> Statistics:
+        """Return the statistics of the classes that stay, when all samples of the others leave.
+
+        Args:
+            leaving: All samples of the other classes.
+            classes: The classes that stay ``[K]``, in the order that the result has them.
+
+        Example:
+            >>> kept = no_samples(torch.ones(2).double(), width=1)
+            >>> data = samples(torch.tensor([[2.0], [3.0]]), torch.tensor([0, 1]))
+            >>> kept.add(data)
+            >>> left = kept.without(data.part(slice(1)), torch.tensor([1]))
+            >>> left.gram.item(), left.counts.tolist(), kept.gram.item()
+            (9.0, [1.0], 13.0)
+        """
+        left = Statistics(*(part.clone() for part in self))
+        left.remove(leaving)
+        return Statistics(
+            left.counts[classes], left.sums[classes], left.class_weights[classes], left.gram
+        )
+
     def reweight(self, class_weights: Tensor, stored: Samples) -> None:
         """Change the class weights; classes of unchanged weight cost nothing.
 

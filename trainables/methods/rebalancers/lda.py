@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import torch
 from pydantic import Field
 
-from trainables.closed_form.fitting import ClosedForm, Fit, with_head
+from trainables.closed_form.fitting import Fit, FromSums, with_head
 from trainables.closed_form.gaussian import (
     SharedGaussian,
     discriminant,
@@ -22,7 +22,7 @@ from trainables.closed_form.out_of_fold import (
     prior_offset,
     scaled_logits,
 )
-from trainables.closed_form.statistics import Samples
+from trainables.closed_form.statistics import Samples, Statistics
 from trainables.methods.heads import Head
 from trainables.methods.method import Range
 from trainables.methods.rebalancers import Rebalancer
@@ -36,7 +36,7 @@ UNJUDGED = 0.1  # where no two classes have enough images to choose
 LOOKED_UP = {"heads": ("linear",)}
 
 
-class LDA(ClosedForm, Rebalancer):
+class LDA(FromSums, Rebalancer):
     """Linear discriminant analysis: class means under one shrunk covariance, without training.
 
     ``logits_c = s (mu_c^T A x - (mu_c^T A mu_c - tr(A S) / n_c) / 2) + prior log(n_c / N)`` with
@@ -85,7 +85,15 @@ class LDA(ClosedForm, Rebalancer):
         cls, methods: Sequence[LDA], *, classifier: Classifier, data: Samples
     ) -> Iterator[tuple[int, Fit]]:
         """Fit several settings; all share one decomposition of the scatter."""
-        model = shared_gaussian(sums_of(data, len(classifier.class_counts)))
+        kept = sums_of(data, len(classifier.class_counts))
+        return cls._fit_alike(methods, classifier, kept, data)
+
+    @classmethod
+    def _fit_alike(
+        cls, methods: Sequence[LDA], classifier: Classifier, kept: Statistics, data: Samples
+    ) -> Iterator[tuple[int, Fit]]:
+        """Fit several settings, given the sums over the samples."""
+        model = shared_gaussian(kept)
         found: dict[tuple[float | None, bool], _Candidate] = {}
         for place, method in sorted(enumerate(methods), key=lambda pair: str(pair[1].shared())):
             if method.shared() not in found:
@@ -99,6 +107,15 @@ class LDA(ClosedForm, Rebalancer):
                 scaled_logits(answers, scale, offset),
             )
             yield place, fit
+
+    def gather(self, data: Samples, num_classes: int) -> Statistics:
+        """Return the sums over samples that the classifier is fitted to."""
+        return sums_of(data, num_classes)
+
+    def fit_sums(self, kept: Statistics, *, classifier: Classifier, data: Samples) -> Fit:
+        """Return classifier and out-of-fold logits, given the sums over the samples."""
+        ((_, fit),) = self._fit_alike([self], classifier, kept, data)
+        return fit
 
     def shared(self) -> tuple[float | None, bool]:
         """Return the settings on which the answers depend."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from trainables.closed_form.fitting import ClosedForm, Fit
+from trainables.closed_form.fitting import Fit, FromSums
 from trainables.closed_form.ridge import spectrum
 from trainables.closed_form.ridge_classifier import (
     RidgeSettings,
@@ -15,7 +15,7 @@ from trainables.closed_form.ridge_classifier import (
     regularizer_of_validation,
     with_ridge,
 )
-from trainables.closed_form.statistics import Samples, samples
+from trainables.closed_form.statistics import Samples, Statistics, samples
 from trainables.methods.rebalancers import Rebalancer
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOOKED_UP = {"heads": ("linear", "random_features")}
 
 
-class Ridge(RidgeSettings, ClosedForm, Rebalancer):
+class Ridge(RidgeSettings, FromSums, Rebalancer):
     """Ridge regression on frozen features or random features, computed in closed form.
 
     Minimizes ``sum_i w_i |t_i - W x_i - b|^2 + r |W|^2`` over one-hot targets in float64. The
@@ -86,28 +86,42 @@ class Ridge(RidgeSettings, ClosedForm, Rebalancer):
         cls, methods: Sequence[Ridge], *, classifier: Classifier, data: Samples
     ) -> Iterator[tuple[int, Fit]]:
         """Fit several settings; those of equal inputs and weights share one decomposition."""
-        if any(method.needs_validation for method in methods):
-            raise ValueError(
-                "rebalancers/ridge.chosen_by: must be leave_one_out where answers are out of fold; "
-                "received validation"
-            )
+        _refuse_validation(methods)
         alike: dict[tuple[object, ...], list[int]] = {}
         for place, method in enumerate(methods):
             alike.setdefault(method.shared(), []).append(place)
         for places in alike.values():
             first = methods[places[0]]
-            own = data._replace(projection=first.projection(data.features))
+            own = first.prepared(data)
             kept = first.gather(own, len(classifier.class_counts))
-            parts = spectrum(kept, intercept=first.intercept)
-            by_level: dict[float | None, list[int]] = {}
-            for place in places:
-                by_level.setdefault(methods[place].regularizer, []).append(place)
-            fits = fit_spectrum(parts, kept, own, list(by_level))
-            for fitted, equal in zip(fits, by_level.values(), strict=True):
-                for place in equal:
-                    logits = fitted.scale * fitted.answers + methods[place].offset(kept.counts)
-                    result = with_ridge(classifier, methods[place], fitted, kept.counts)
-                    yield place, Fit(result, logits)
+            for number, fit in cls._fit_alike([methods[n] for n in places], classifier, kept, own):
+                yield places[number], fit
+
+    @classmethod
+    def _fit_alike(
+        cls, methods: Sequence[Ridge], classifier: Classifier, kept: Statistics, data: Samples
+    ) -> Iterator[tuple[int, Fit]]:
+        """Fit settings of equal inputs and weights, given the sums over the samples."""
+        parts = spectrum(kept, intercept=methods[0].intercept)
+        by_level: dict[float | None, list[int]] = {}
+        for place, method in enumerate(methods):
+            by_level.setdefault(method.regularizer, []).append(place)
+        fits = fit_spectrum(parts, kept, data, list(by_level))
+        for fitted, equal in zip(fits, by_level.values(), strict=True):
+            for place in equal:
+                logits = fitted.scale * fitted.answers + methods[place].offset(kept.counts)
+                result = with_ridge(classifier, methods[place], fitted, kept.counts)
+                yield place, Fit(result, logits)
+
+    def prepared(self, data: Samples) -> Samples:
+        """Return the samples with the matrix of the random features."""
+        return data._replace(projection=self.projection(data.features))
+
+    def fit_sums(self, kept: Statistics, *, classifier: Classifier, data: Samples) -> Fit:
+        """Return classifier and out-of-fold logits, given the sums over `prepared` samples."""
+        _refuse_validation([self])
+        ((_, fit),) = self._fit_alike([self], classifier, kept, data)
+        return fit
 
     def __call__(
         self,
@@ -141,3 +155,12 @@ class Ridge(RidgeSettings, ClosedForm, Rebalancer):
         if report is not None:
             report(fitted.figures("rebalance", kept.counts), 0)
         return with_ridge(classifier, self, fitted, kept.counts)
+
+
+def _refuse_validation(methods: Sequence[Ridge]) -> None:
+    """Refuse a regularizer by validation images, because answers out of fold have none."""
+    if any(method.needs_validation for method in methods):
+        raise ValueError(
+            "rebalancers/ridge.chosen_by: must be leave_one_out where answers are out of fold; "
+            "received validation"
+        )
