@@ -15,6 +15,7 @@ from trainables.features.predict import calibrated, confidence
 from trainables.inference.out_of_fold import Tail, answers_to_logits, scorer_of_tail
 from trainables.methods.heads import Head
 from trainables.methods.metrics.open_set import OpenSet
+from trainables.rehearsal.finding import Stream, found_by_size
 from trainables.rehearsal.noticing import (
     Answers,
     image_weights,
@@ -95,7 +96,8 @@ def rehearse(
         return Rehearsal([], [], rules.levels, rules.served, rules.met, 0.0, nobody)
     head = rules.head or Head.parse("linear")
     stage = _Stage(tail, data, names, rules, Heads(tail.rebalancer, data, head))
-    kept = StoredTurns(stored, data, tail, _rest(names, rules, head))
+    methods = [*tail, head, *([rules.finding.clusterer] if rules.finding else [])]
+    kept = StoredTurns(stored, data, methods, _rest(names, rules))
     played = []
     for number, cast in enumerate([*casts, *beside]):
         found = kept.read(cast)
@@ -109,7 +111,8 @@ def rehearse(
     alone.sort(key=lambda turn: names.index(turn.class_name))
     others = [turn for found in played[len(casts) :] for turn in found]
     missing = _missing(stage, casts, alone)
-    return Rehearsal(alone, others, rules.levels, rules.served, rules.met, 0.0, missing)
+    prevalence = rules.finding.prevalence if rules.finding else 0.0
+    return Rehearsal(alone, others, rules.levels, rules.served, rules.met, prevalence, missing)
 
 
 def _casts(data: Samples, names: list[str], rules: Rules) -> tuple[list[Cast], list[Cast]]:
@@ -149,13 +152,16 @@ def _play(stage: _Stage, cast: Cast) -> list[Turn]:
     labels = data.labels[parted.new]
     new = Answers(sure, logits.argmax(1))
     return [
-        _turn(stage, cast, label, parted, inside.confidence, _of(new, labels == label))
+        _turn(
+            stage,
+            cast,
+            label,
+            parted,
+            inside.confidence,
+            Answers(*(p[labels == label] for p in new)),
+        )
         for label in cast.asked
     ]
-
-
-def _of(answers: Answers, rows: Tensor) -> Answers:
-    return Answers(answers.confidence[rows], answers.predicted[rows])
 
 
 def _turn(
@@ -169,6 +175,8 @@ def _turn(
     prior = None if rules.prior is None else rules.prior[parted.classes]
     weights = image_weights(parted.known.labels, prior)
     thresholds = {level: threshold_at(inside, weights, level) for level in rules.levels}
+    served = thresholds[rules.served]
+    inside, new = inside.double(), new._replace(confidence=new.confidence.double())
     both = torch.cat([inside, new.confidence])
     is_known = torch.arange(len(both)) < len(inside)
     ranking = OpenSet()(confidence=both, known=is_known)
@@ -177,12 +185,23 @@ def _turn(
         images=len(new.confidence),
         noticed={level: noticed_rate(new.confidence, t) for level, t in thresholds.items()},
         auroc=ranking["novelty/auroc"],
-        taken_for=taken_for(
-            new, thresholds[rules.served], [names[c] for c in parted.classes.tolist()]
-        ),
-        found={},
+        taken_for=taken_for(new, served, [names[c] for c in parted.classes.tolist()]),
+        found=_found(stage, parted, label, weights, inside < served, new.confidence < served),
         together=tuple(names[other] for other in cast.new if other != label),
     )
+
+
+def _found(
+    stage: _Stage, parted: Parted, label: int, weights: Tensor, alarms: Tensor, noticed: Tensor
+) -> dict[int, bool | None]:
+    """Return the numbers of images with whether they are found; empty if nobody asks."""
+    rules, data = stage.rules, stage.data
+    if rules.finding is None:
+        return {}
+    new = data.features[parted.new[data.labels[parted.new] == label]]
+    stream = Stream(parted.known, weights, alarms, new, noticed)
+    generator = torch.Generator().manual_seed(derive_seed(rules.seed, "rehearsal", "pool", label))
+    return found_by_size(rules.finding, stream, level=rules.served, generator=generator)
 
 
 def _one_value(confidence: Tensor) -> bool:
@@ -191,10 +210,11 @@ def _one_value(confidence: Tensor) -> bool:
     return high - low <= NO_SPREAD * max(1.0, abs(low), abs(high))
 
 
-def _rest(names: list[str], rules: Rules, head: Head) -> object:
-    """Return what a turn depends on besides data and tail, as values of JSON."""
+def _rest(names: list[str], rules: Rules) -> object:
+    """Return what a turn depends on besides images and methods, as values of JSON."""
     prior = None if rules.prior is None else rules.prior.tolist()
-    return [names, rules.levels, rules.served, prior, rules.seed, head.dump()]
+    searched = None if rules.finding is None else rules.finding[1:]
+    return [names, rules.levels, rules.served, prior, rules.seed, searched]
 
 
 def _nobody(data: Samples, casts: list[Cast]) -> str:

@@ -10,6 +10,7 @@ from trainables.closed_form.statistics import Samples
 from trainables.errors import ConfigError, did_you_mean
 from trainables.inference.out_of_fold import Tail
 from trainables.methods.heads import Head
+from trainables.rehearsal.finding import Finding
 
 LEVELS = (0.01, 0.05, 0.1)
 SERVED = 0.05
@@ -25,6 +26,7 @@ class Rules(NamedTuple):
         never_new: Names of classes that stay known, such as catch-all folders.
         met: Names of classes that the backbone may know from its pretraining.
         neighbors: Let each class play new once more, with so many classes most like it; 0: not.
+        finding: How the pool is laid out and searched for the class; ``None``: it is not.
         head: What a rebalancer that trains a head trains; ``None``: a linear one.
         seed: Of folds, and of a rebalancer that draws.
     """
@@ -35,6 +37,7 @@ class Rules(NamedTuple):
     never_new: frozenset[str] = frozenset()
     met: frozenset[str] = frozenset()
     neighbors: int = 0
+    finding: Finding | None = None
     head: Head | None = None
     seed: int = 0
 
@@ -70,6 +73,10 @@ def check(tail: Tail, data: Samples, names: list[str], rules: Rules) -> None:
         )
     _check_levels(rules)
     _check_prior(rules.prior, len(names))
+    if rules.finding is not None and not 0 < rules.finding.prevalence < 1:
+        raise ConfigError(
+            f"rehearsal: prevalence must be in (0, 1); received {rules.finding.prevalence}"
+        )
 
 
 def _check_levels(rules: Rules) -> None:

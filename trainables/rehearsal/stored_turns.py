@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from trainables.closed_form.statistics import Samples
-from trainables.inference.out_of_fold import Tail
 from trainables.keys import code_digest, modules_of
+from trainables.methods.method import Method
 from trainables.rehearsal.outcome import Turn, turn_from_plain, turn_to_plain
 from trainables.rehearsal.turns import Cast
 from trainables.settings import canonical_json
@@ -25,19 +26,21 @@ class StoredTurns:
     Args:
         folder: The folder; ``None`` stores nothing.
         data: All images: their content counts, their place does not.
-        tail: The methods, whose code counts too.
+        methods: Those that a turn asks, whose settings and code count.
         rest: All else that a turn depends on, as values of JSON.
     """
 
-    def __init__(self, folder: Path | None, data: Samples, tail: Tail, rest: Any) -> None:
+    def __init__(
+        self, folder: Path | None, data: Samples, methods: Sequence[Method], rest: Any
+    ) -> None:
         self.folder = folder
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        modules = {name for method in tail for name in modules_of(method)}
+        modules = {name for method in methods for name in modules_of(method)}
         self.common = {
             "data": [_digest(part) for part in (data.features, data.labels, data.groups)],
-            "tail": [method.dump() for method in tail],
+            "methods": [method.dump() for method in methods],
             "code": code_digest(("trainables.rehearsal.rehearse", *sorted(modules))),
             "torch": ".".join(torch.__version__.split(".")[:2]),
             "rest": rest,

@@ -17,9 +17,11 @@ from trainables.features.predict import calibrated, confidence, predict_logits
 from trainables.features.rebalancer_search import fit_closed_forms
 from trainables.inference.out_of_fold import Tail, answers_of_tail, scorer_of_tail
 from trainables.methods.calibrators import Calibrator
+from trainables.methods.clusterers import Clusterer
 from trainables.methods.heads import Head
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.scores import Score
+from trainables.rehearsal.finding import Finding
 from trainables.rehearsal.outcome import Rehearsal
 from trainables.rehearsal.rehearse import Progress, rehearse
 from trainables.rehearsal.rules import Rules
@@ -208,6 +210,22 @@ def test_two_classes_are_told_by_distances_alone() -> None:
     one = labels < 1
     alone = play(tail("ridge", "knn"), features[one], labels[one], NAMES[:1])
     assert "none is known while it plays new" in alone.cannot_tell
+
+
+def test_the_pool_is_searched_where_it_is_asked_for() -> None:
+    labels = torch.arange(4).repeat_interleave(50)
+    generator = torch.Generator().manual_seed(0)
+    features = 6 * torch.eye(4, WIDTH)[labels] + torch.randn(200, WIDTH, generator=generator)
+    features[labels == 3] = features[labels == 2] + 0.1  # look-alikes: never noticed
+    finding = Finding(Clusterer.parse("constrained_kmeans"), max_new=3, prevalence=0.2)
+    found = play(tail("ridge", {"knn": {"k": 3}}), features, labels, NAMES[:4], finding=finding)
+    assert [turn.found[30] for turn in found.turns] == [True, True, False, False]
+    assert [turn.found[100] for turn in found.turns] == [None] * 4
+    assert found.found(30)[:2] == (2, 4)
+    assert found.found(100) == (0, 0, 0.0, 1.0)
+    assert found.prevalence == 0.2
+    assert Rehearsal.from_json(found.to_json()) == found
+    assert found.frame()["found 30"].tolist() == [True, True, False, False]
 
 
 class StoppedError(Exception):
