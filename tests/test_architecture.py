@@ -110,7 +110,7 @@ FLOORS = {
         {"options", "trial_outcome", "environment"},
         {"search", "store", "tracking"},
         {"execution", "registry", "report"},
-        {"choice"},
+        {"choice", "answering"},
         {"trials"},
         {"tables"},
         {"cli"},

@@ -323,8 +323,9 @@ app.command(
     cls=with_former({"--version": "--model-version"}),
     epilog=examples(
         "orchestrator predict cat.png dog.jpg",
-        "orchestrator predict photos/*.jpg --model-version previous",
-        "orchestrator predict cat.png --json",
+        "orchestrator predict inbox --model-version previous",
+        "orchestrator predict 'inbox/**/*.jpg' --json",
+        "find inbox -newer last | orchestrator predict - --csv",
     ),
 )(predict)
 app.command(

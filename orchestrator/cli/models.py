@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import Gates, Model, Storage, Tracking, examples
+from orchestrator.cli.options import (
+    Gates,
+    Model,
+    Storage,
+    Tracking,
+    examples,
+    optional_model_name,
+)
 from trainables.lazy import load_deferred
 
 if TYPE_CHECKING:
+    from orchestrator.answering.lines import Line
+    from orchestrator.answering.named_images import Unreadable
+    from orchestrator.answering.stream import Prediction
     from orchestrator.registry.versions import Registry
     from trainables.data.data_settings import Data
 
@@ -62,7 +72,10 @@ def _data_of(registry: Registry, model: str, version: str, storage: str) -> Data
 
 def predict(
     images: Annotated[
-        list[Path], typer.Argument(help="Image files of any format that training takes.")
+        list[str],
+        typer.Argument(
+            help="Images of any format, folders, globs in quotes, - for names on stdin."
+        ),
     ],
     model_version: Annotated[
         str, typer.Option(help="Number or alias of the version.")
@@ -70,28 +83,58 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, one line per image.")
     ] = False,
-    model: Model = "longtail",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per image.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the registered model; default the only one.", callback=optional_model_name
+        ),
+    ] = None,
     storage: Storage = "runs",
     tracking: Tracking = None,
 ) -> None:
     """Name what is in images with a registered version.
 
-    It runs in this process. An image whose confidence is below the model's threshold is marked
-    unknown: it shows none of the classes the model was trained on.
+    One line per image, as it is answered. An image whose confidence is below the model's threshold
+    is marked unknown: it shows none of the classes the model was trained on. A file that can't be
+    read is a line on standard error; the rest goes on, and the exit status is 1. It runs in this
+    process.
     """
+    from orchestrator.answering.named_images import named_images, some_images
     from orchestrator.options import local_folder
-    from orchestrator.registry.predictor import predict_files, predictions_table
-    from orchestrator.registry.version_lookup import load_version
-    from orchestrator.report.terminal import console
+    from orchestrator.registry.version_lookup import only_model
+    from trainables.errors import ConfigError
+
+    if as_json and as_csv:
+        raise ConfigError("--json, --csv: give one of them")
+    address = _address(storage, tracking)
+    groups = some_images(named_images(images))
+    model = model or only_model(address) or _registry(storage, tracking).only_model()
+    from orchestrator.answering.lines import TextLines, csv_header, csv_line, json_line
+    from orchestrator.answering.stream import predictions
+    from orchestrator.registry.predictor import load_version
 
     load_deferred()
-    copies = local_folder(storage) / "versions"
-    loaded = load_version(_address(storage, tracking), model, model_version, copies)
-    answers = predict_files(loaded, images)
-    if as_json:
-        typer.echo("\n".join(answer.model_dump_json() for answer in answers))
-    else:
-        console().print(predictions_table(answers))
+    loaded = load_version(address, model, model_version, local_folder(storage) / "versions")
+    if as_csv:
+        typer.echo(csv_header())
+    line = json_line if as_json else csv_line if as_csv else TextLines(loaded.card.class_names)
+    raise typer.Exit(_print_answers(predictions(loaded, groups), line))
+
+
+def _print_answers(answers: Iterable[Prediction | Unreadable], line: Line) -> int:
+    """Print answers as they come, and return the exit status: 1 if a file could not be read."""
+    from orchestrator.answering.named_images import Unreadable
+    from orchestrator.records import print_error
+
+    status = 0
+    for answer in answers:
+        if isinstance(answer, Unreadable):
+            print_error(f"{answer.image}: {answer.reason}")
+            status = 1
+        else:
+            typer.echo(line(answer))
+    return status
 
 
 @promote_app.command("list")

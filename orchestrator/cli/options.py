@@ -31,6 +31,11 @@ def _model_name(name: str) -> str:
     return check_name("--model", name)
 
 
+def optional_model_name(name: str | None) -> str | None:
+    """Check the name of a registered model, if one is given."""
+    return None if name is None else _model_name(name)
+
+
 Model = Annotated[str, typer.Option(help="Name of the registered model.", callback=_model_name)]
 Gates = Annotated[
     list[str] | None,

@@ -20,6 +20,8 @@ from trainables.artifacts import save_artifact
 from trainables.context import Context
 from trainables.data.source_names import with_last_names
 from trainables.experiment import Experiment
+from trainables.inference.model import REFERENCE
+from trainables.inference.reference import reference_of
 from trainables.pipeline import run
 from trainables.settings import assign, build, dump_yaml
 
@@ -139,7 +141,8 @@ def export_model(
         changes: Dotted path to value.
         storage: Storage of the stage results.
         folder: Target of ``experiment.yaml``, in which paths are cut to their last names, and of
-            one folder per artifact.
+            one folder per artifact. Answers to known images that the model was not fitted to come
+            with it, where there are any; see `trainables.inference.reference.Reference`.
         served: The model that will answer: ``first``, before the update, or ``updated``.
     """
     experiment = assign(rebuild(tree), changes)
@@ -151,3 +154,6 @@ def export_model(
     for name, artifact in MODELS[served].items():
         save_artifact(outcome.artifacts[artifact], folder / name)
     save_artifact(outcome.artifacts["evaluation"], folder / "evaluation")
+    reference = reference_of(outcome.artifacts, MODELS[served])
+    if reference is not None:
+        save_artifact(reference, folder / REFERENCE)

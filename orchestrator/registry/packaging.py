@@ -16,7 +16,6 @@ from typing import Any
 
 from trainables.inference.card import CARD_FILE, read_card
 
-MODEL_PATH = Path("artifacts") / "model"  # the model folder's path inside an MLflow model
 HERE = Path(__file__).parent
 
 # Packages that `trainables` imports for predictions. Versions are pinned as installed, without the

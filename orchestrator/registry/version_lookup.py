@@ -1,4 +1,4 @@
-"""Folder of a registered version without importing MLflow, which takes seconds.
+"""Folder of a registered version without importing MLflow or torch, which takes seconds.
 
 MLflow's sqlite file is read by ``sqlite3``, and a server is asked by one REST call. Whatever these
 do not answer, an alias that does not exist or a table of a later MLflow, is left to MLflow.
@@ -11,21 +11,27 @@ import json
 import os
 import re
 import sqlite3
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlencode, urlparse
 
-from orchestrator.registry.packaging import MODEL_PATH
+from trainables.errors import ConfigError
 
-if TYPE_CHECKING:
-    from trainables.inference.model import Model
-
+MODEL_PATH = Path("artifacts") / "model"  # the model folder's path inside an MLflow model
+T = TypeVar("T")
 SECONDS = 10.0
 SQLITE = "sqlite:///"
 DIGEST_TAG = "orchestrator.digest"
 BY_ALIAS = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
+MODELS = (
+    "SELECT DISTINCT name FROM model_versions "
+    "WHERE status = 'READY' AND current_stage != 'Deleted_Internal'"
+)
+MOST_MODELS = 100  # that a server is asked for
+MOST_NAMES = 10  # in an error
 BY_NUMBER = (
     "SELECT coalesce(storage_location, source) FROM model_versions "
     "WHERE name = ? AND version = ? AND status = 'READY' AND current_stage != 'Deleted_Internal'"
@@ -40,31 +46,40 @@ class Version(NamedTuple):
     digest: str = ""
 
 
-def load_version(uri: str, model: str, version_or_alias: str, copies: Path) -> Model:
-    """Load a version's model with the installed code instead of the code in the version.
-
-    Args:
-        uri: MLflow's address.
-        model: Registered name.
-        version_or_alias: ``"3"`` or ``"champion"``.
-        copies: Folder for copies of versions whose files this machine cannot read in place.
+def only_model(uri: str) -> str | None:
+    """Return the name of the only registered model; ``None`` if MLflow has to be asked.
 
     Raises:
-        ConfigError: The model, version or alias does not exist, or is not an exported model.
+        ConfigError: There is none, or there are several.
     """
-    from trainables.inference.model import load_model
+    if uri.startswith(SQLITE):
+        names = _models_in_database(Path(uri.removeprefix(SQLITE)))
+    elif uri.startswith(("http://", "https://")):
+        names = _models_at_server(uri)
+    else:
+        names = None
+    return None if names is None else the_one(names)
 
-    found = find_version(uri, model, version_or_alias)
-    folder = None if found is None else folder_of(found, copies)
-    if folder is None:
-        from orchestrator.registry.predictor import open_version
-        from orchestrator.registry.versions import Registry
 
-        registry = Registry(uri)
-        if found is None or not found.digest:
-            return open_version(registry, model, version_or_alias)
-        folder = registry.download(model, found.number, copies / found.digest)
-    return load_model(folder)
+def the_one(names: Iterable[str]) -> str:
+    """Return the only name.
+
+    Example:
+        >>> the_one(["photos"])
+        'photos'
+
+    Raises:
+        ConfigError: There is none, or there are several.
+    """
+    found = sorted(names)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ConfigError("no model is registered yet")
+    more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
+    raise ConfigError(
+        f"--model: there are several; name one of {', '.join(found[:MOST_NAMES])}{more}"
+    )
 
 
 def find_version(uri: str, model: str, version_or_alias: str) -> Version | None:
@@ -87,31 +102,71 @@ def folder_of(version: Version, copies: Path) -> Path | None:
     return copy if version.digest and copy.is_dir() else None
 
 
+def _models_in_database(file: Path) -> list[str] | None:
+    """Return the models of MLflow's sqlite file; ``None`` if it can't be read so."""
+    rows = _rows(file, lambda database: database.execute(MODELS).fetchall())
+    return None if rows is None else [str(name) for (name,) in rows]
+
+
 def _in_database(file: Path, model: str, version_or_alias: str) -> Version | None:
-    """Look a version up in MLflow's sqlite file, which is opened for reading only."""
+    """Look a version up in MLflow's sqlite file."""
+
+    def ask(database: sqlite3.Connection) -> Version:
+        number = version_or_alias
+        if not number.isdigit():
+            ((number,),) = database.execute(BY_ALIAS, (model, version_or_alias)).fetchall()
+        ((source,),) = database.execute(BY_NUMBER, (model, int(number))).fetchall()
+        return Version(str(number), source or "")
+
+    found = _rows(file, ask)
+    return found if found is not None and found.source else None
+
+
+def _rows(file: Path, ask: Callable[[sqlite3.Connection], T]) -> T | None:
+    """Ask MLflow's sqlite file, which is opened for reading only; ``None`` without an answer."""
     if not file.is_file():
         return None
     try:
         with closing(
             sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=SECONDS)
         ) as database:
-            number = version_or_alias
-            if not number.isdigit():
-                ((number,),) = database.execute(BY_ALIAS, (model, version_or_alias)).fetchall()
-            ((source,),) = database.execute(BY_NUMBER, (model, int(number))).fetchall()
+            return ask(database)
     except (sqlite3.Error, ValueError):  # other tables, or not exactly one row
         return None
-    return Version(str(number), source) if source else None
+
+
+def _models_at_server(uri: str) -> list[str] | None:
+    """Ask a server for its models by one call."""
+    found = _called(uri, "registered-models/search", {"max_results": str(MOST_MODELS)})
+    try:
+        return None if found is None else [m["name"] for m in found.get("registered_models", [])]
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def _at_server(uri: str, model: str, version_or_alias: str) -> Version | None:
     """Ask a server for a version by one call."""
-    from urllib.request import Request, urlopen
-
     if version_or_alias.isdigit():
         call, query = "model-versions/get", {"name": model, "version": version_or_alias}
     else:
         call, query = "registered-models/alias", {"name": model, "alias": version_or_alias}
+    answer = _called(uri, call, query)
+    try:
+        found = None if answer is None else answer["model_version"]
+        if found is None:
+            return None
+        tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
+        digest = str(tags.get(DIGEST_TAG, ""))
+        digest = digest if re.fullmatch("[0-9a-f]{64}", digest) else ""
+        return Version(str(found["version"]), str(found["source"]), digest)
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _called(uri: str, call: str, query: dict[str, str]) -> Any | None:
+    """Return a server's answer to a call of MLflow's REST interface; ``None`` without one."""
+    from urllib.request import Request, urlopen
+
     try:
         place = urlparse(uri)
         address = place._replace(
@@ -121,12 +176,8 @@ def _at_server(uri: str, model: str, version_or_alias: str) -> Version | None:
         ).geturl()
         headers = _credentials(place.username, place.password)
         with urlopen(Request(address, headers=headers), timeout=SECONDS) as answer:
-            found = json.load(answer)["model_version"]
-        tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
-        digest = str(tags.get(DIGEST_TAG, ""))
-        digest = digest if re.fullmatch("[0-9a-f]{64}", digest) else ""
-        return Version(str(found["version"]), str(found["source"]), digest)
-    except (HTTPException, OSError, ValueError, KeyError, TypeError):
+            return json.load(answer)
+    except (HTTPException, OSError, ValueError):
         return None
 
 

@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from orchestrator.registry.packaging import MODEL_PATH, is_model, package
+from orchestrator.registry.packaging import is_model, package
+from orchestrator.registry.version_lookup import MODEL_PATH, the_one
 from orchestrator.tracking.mlflow_calls import quoted
 from orchestrator.tracking.mlflow_client import connect
 from trainables.errors import ConfigError
@@ -91,6 +92,14 @@ class Registry:
             description=description,
         )
         return str(created.version)
+
+    def only_model(self) -> str:
+        """Return the name of the only model that has a version.
+
+        Raises:
+            ConfigError: There is none, or there are several.
+        """
+        return the_one({str(version.name) for version in self._search("")})
 
     def alias(self, model: str, alias: str) -> str | None:
         """Return the version of an alias; ``None`` if the model or the alias does not exist."""

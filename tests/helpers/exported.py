@@ -58,6 +58,7 @@ def exported(seed: int = 0, *sets: str, served: Literal["first", "updated"] = "u
 def exported_before(folder: Path) -> Path:
     """Write a model of format 2, which had two classifiers, and return its folder."""
     shutil.copytree(exported(served="first"), folder)
+    shutil.rmtree(folder / "reference")
     for name in ("backbone", "classifier"):
         shutil.copytree(exported() / name, folder / f"updated_{name}")
     card = json.loads((exported() / "model.json").read_text("utf-8"))

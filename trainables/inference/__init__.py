@@ -1,10 +1,10 @@
 """Prediction with exported models.
 
 Modules in reading order: `scoring` (fit calibrator, score and threshold), `out_of_fold` (answers to
-training images), `judge` (which answers are right), `card` (what a model is), `model` (load an
-exported model, predict), `outcomes` (its answers to each test image), `uploads` (decode untrusted
-images), `evaluate_exported` (evaluate an exported model on held-out data). The registry and served
-models import them; versions registered earlier import `load_model` from this package.
+training images), `judge` (which answers are right), `card` (what a model is), `reference` (how
+strange an image looks), `model` (load an exported model), `answers` (to an image), `outcomes` (to
+each test image), `uploads` (decode untrusted images), `evaluate_exported` (on held-out data).
+Registry and served models import them; older versions import `load_model` from this package.
 """
 
 from typing import Any

@@ -2,14 +2,15 @@
 
 A model folder holds one folder per artifact (safetensors and JSON, see `trainables.artifacts`),
 ``experiment.yaml`` and ``model.json``, which holds the class names and a digest of the test views
-of the model's evaluation. Loading executes and unpickles nothing from the folder.
+of the model's evaluation. The folder ``reference`` (answers to known images) is missing in models
+of before. Loading executes and unpickles nothing from the folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from trainables.data.source_cache import Images, fit_image
 from trainables.errors import ConfigError
 from trainables.features.predict import calibrated, confidence, head_module
 from trainables.inference.card import CARD_FILE, Card, read_card
+from trainables.inference.reference import Reference, Strangeness, strangeness
 from trainables.methods import KINDS  # noqa: F401  (an artifact names its methods)
 from trainables.models.backbone import Trunk, extract_features, from_artifact, same_trunk
 from trainables.models.early_exit import as_needed
@@ -40,6 +42,9 @@ PARTS: dict[str, type[Any]] = {
 # Parts of formats 1 to 3. There, the class comes from the updated classifier, uncalibrated, and
 # the confidence from the classifier before the update.
 FORMER_PARTS = {**PARTS, "updated_backbone": Backbone, "updated_classifier": Classifier}
+
+
+REFERENCE = "reference"
 
 
 class Predictions(NamedTuple):
@@ -72,14 +77,22 @@ class Model:
         parts: Artifacts by name, see `PARTS` and `FORMER_PARTS`.
         card: Names and sizes.
         device: Device of the trunks; heads and scores run on the CPU.
+        reference: Answers to known images, which say how strange an image looks.
     """
 
     def __init__(
-        self, parts: dict[str, Any], card: Card, device: torch.device | str = "cpu"
+        self,
+        parts: dict[str, Any],
+        card: Card,
+        device: torch.device | str = "cpu",
+        reference: Reference | None = None,
     ) -> None:
         self.card, self.device = card, device
         self.scorer: Scorer = parts["scorer"]
         self.classifier: Classifier = parts["classifier"]
+        self._ordinary: Tensor | None = None
+        if reference is not None and len(reference.confidence):
+            self._ordinary = reference.confidence.sort().values
         self._head = head_module(self.classifier)
         self._trunk = from_artifact(parts["backbone"]).to(device).eval()
         self._former = _FormerUpdate(parts, self._trunk, device) if _is_former(parts) else None
@@ -109,8 +122,21 @@ class Model:
             class_name=[self.card.class_names[int(i)] for i in chosen],
             probability=probability.numpy(),
             confidence=outputs.confidence.numpy(),
-            known=(outputs.confidence >= self.scorer.threshold).numpy(),
+            known=self.known(outputs).numpy(),
         )
+
+    def known(self, outputs: Outputs) -> Tensor:
+        """Return the verdict for N images ``[N]`` bool: whether the image's class is known."""
+        return outputs.confidence >= self.scorer.threshold
+
+    def strangeness(self, outputs: Outputs) -> list[Strangeness] | None:
+        """Return how many known images look as strange as each image.
+
+        ``None`` if the model's folder has no answers to known images.
+        """
+        if self._ordinary is None:
+            return None
+        return strangeness(outputs.confidence, self._ordinary)
 
     def fit(self, images: Images | Sequence[Images]) -> Images:
         """Resize and crop images to the model's size, uint8 ``[N, S, S, 3]``."""
@@ -203,9 +229,16 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
             f"the classifier has {outputs} outputs"
         )
     try:
-        return Model(parts, card, device)
+        return Model(parts, card, device, _load_reference(folder))
     except (RuntimeError, ValueError, KeyError, TypeError) as error:  # weights of other shapes
         raise ConfigError(f"model folder {folder} is damaged: {_one_line(error)}") from None
+
+
+def _load_reference(folder: Path) -> Reference | None:
+    """Read the answers to known images; models that were exported before have none."""
+    if not (folder / REFERENCE / "artifact.json").is_file():
+        return None
+    return cast("Reference", _load_part(Reference, folder / REFERENCE))
 
 
 def _load_part(cls: type[Any], folder: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image, features
 from typer.testing import CliRunner
 
+from orchestrator.answering.stream import predict_files
 from orchestrator.cli.main import app
-from orchestrator.registry.predictor import open_version, predict_files, predictions_table
+from orchestrator.registry.predictor import open_version
 from orchestrator.registry.versions import Registry
+from tests.helpers import ROOT
 from tests.helpers.exported import exported, new_run, views_of
 from trainables.errors import ConfigError
 from trainables.inference.model import load_model
@@ -40,6 +43,17 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         registry.register("longtail", exported(seed), new_run(uri, root), metrics, {})
     registry.set_alias("longtail", "champion", "2")
     registry.set_alias("longtail", "previous", "1")
+    return root
+
+
+@pytest.fixture(scope="module")
+def two_models(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("two")
+    shutil.copy(storage / "mlflow.db", root / "mlflow.db")
+    uri = f"sqlite:///{root}/mlflow.db"
+    registry = Registry(uri)
+    registry.register("photos", exported(0), new_run(uri, root), {}, {})
+    registry.set_alias("photos", "champion", "1")
     return root
 
 
@@ -120,12 +134,6 @@ def test_every_format_and_size_that_training_takes(registry: Registry, tmp_path:
     assert answer.model_dump_json()
 
 
-def test_table_marks_the_unknown(registry: Registry, files: list[Path]) -> None:
-    answers = predict_files(open_version(registry, "longtail", "champion"), files[:1])
-    unknown = [answer.model_copy(update={"known": False}) for answer in answers]
-    assert next(iter(predictions_table(unknown).columns[-1].cells)).plain == "unknown"
-
-
 def run(storage: Path, *words: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, [*words, "--storage", str(storage)])
     return done.exit_code, done.output
@@ -139,7 +147,77 @@ def test_command_prints_a_line_per_image(storage: Path, files: list[Path]) -> No
     assert [row["image"] for row in rows] == [str(path) for path in files[:3]]
     code, text = run(storage, "predict", str(files[0]))
     assert code == 0
-    assert files[0].name in text
+    assert text.split()[:2] == [str(files[0]), rows[0]["class_name"]]
+    code, text = run(storage, "predict", str(files[0].parent), "--csv")
+    assert code == 0
+    table = list(csv.DictReader(text.splitlines()))
+    assert [row["image"] for row in table] == [str(path) for path in files]
+    assert float(table[1]["probability"]) == pytest.approx(rows[1]["probability"], abs=1e-5)
+
+
+def test_a_broken_file_is_one_line_and_the_rest_goes_on(
+    storage: Path, files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_text("no image", encoding="utf-8")
+    words = [str(files[0]), str(tmp_path / "broken.png"), str(tmp_path / "no.png"), str(files[1])]
+    done = CliRunner().invoke(app, ["predict", *words, "--json", "--storage", str(storage)])
+    assert done.exit_code == 1
+    assert [json.loads(line)["image"] for line in done.stdout.splitlines()] == [words[0], words[3]]
+    assert done.stderr.splitlines() == [
+        f"error: {words[1]}: the file is not an image of a known format",
+        f"error: {words[2]}: no such file",
+    ]
+
+
+MODELS = ("photos", "longtail")
+NO_TORCH = """
+import sys
+from orchestrator.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit as left:
+    loaded = type(sys.modules.get("torch", "")).__name__ == "module"
+    print(left.code, "numpy.linalg" in sys.modules, loaded)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["no.png"], "no.png: no such file"),
+        (["no/*.png"], "no/*.png: no file has such a name"),
+        (["-"], "no names on standard input"),
+        (["image.png", "--json", "--csv"], "--json, --csv: give one of them"),
+        (["image.png", "--model", "../x"], "--model: must begin"),
+        (["image.png"], "--model: there are several; name one of longtail, photos"),
+    ],
+    ids=" ".join,
+)
+def test_words_are_checked_before_torch_is_loaded(
+    two_models: Path, words: list[str], text: str
+) -> None:
+    (two_models / "image.png").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", NO_TORCH, "predict", *words, "--storage", str(two_models)],
+        cwd=two_models, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.stdout.split() == ["2", "False", "False"], done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert text in done.stderr
+
+
+def test_each_of_several_models_answers_by_its_name(two_models: Path, files: list[Path]) -> None:
+    asked = ("predict", str(files[0]), "--json", "--model")
+    (first, photos), (second, longtail) = (run(two_models, *asked, m) for m in MODELS)
+    assert (first, second) == (0, 0)
+    wanted = [
+        open_version(Registry(f"sqlite:///{two_models}/mlflow.db"), m, "champion") for m in MODELS
+    ]
+    for text, model in zip((photos, longtail), wanted, strict=True):
+        (answer,) = predict_files(model, files[:1])
+        assert json.loads(text)["confidence"] == pytest.approx(answer.confidence, rel=1e-4)
+    assert photos != longtail
 
 
 @pytest.mark.slow

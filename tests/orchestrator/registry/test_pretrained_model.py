@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
+from orchestrator.answering.stream import predict_files
 from orchestrator.execution.execute import export_model
-from orchestrator.registry.predictor import predict_files
 from tests.helpers.pictures import draw
 from tests.helpers.weights import write_weights
 from trainables.context import Context

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from orchestrator.answering.stream import predict_files
 from orchestrator.registry.packaging import as_text
-from orchestrator.registry.predictor import open_version, predict_files
+from orchestrator.registry.predictor import open_version
 from orchestrator.registry.versions import Registry
 from tests.helpers.exported import exported, new_run, recipe, views_of
 from trainables.context import Context

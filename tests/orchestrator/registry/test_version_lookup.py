@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from PIL import Image
 
-from orchestrator.registry.version_lookup import Version, find_version, folder_of, load_version
+from orchestrator.registry.predictor import load_version
+from orchestrator.registry.version_lookup import Version, find_version, folder_of, only_model
 from orchestrator.registry.versions import Registry, folder_digest
 from tests.helpers import ROOT
 from tests.helpers.exported import exported, new_run
@@ -139,6 +140,7 @@ class Server(BaseHTTPRequestHandler):
     asked: ClassVar[list[tuple[str, str | None]]] = []
     source = ""
     digest = DIGEST
+    models: ClassVar[dict[str, object]] = {}
 
     def do_GET(self) -> None:
         self.asked.append((self.path, self.headers.get("Authorization")))
@@ -149,6 +151,8 @@ class Server(BaseHTTPRequestHandler):
         if known:
             tags = [{"key": "orchestrator.digest", "value": self.digest}]
             body = {"model_version": {"version": "3", "source": self.source, "tags": tags}}
+        if place.path.endswith("registered-models/search"):
+            known, body = True, self.models
         content = json.dumps(body).encode()
         self.send_response(200 if known else 404)
         self.send_header("Content-Length", str(len(content)))
@@ -186,6 +190,44 @@ def test_a_server_is_asked_once(server: str, storage: Path, tmp_path: Path) -> N
     answer, status, imported, _ = predict(tmp_path, "--model", "m", "--tracking", server)
     assert (status, imported, len(Server.asked)) == ("0", "[]", 1)
     assert json.loads(answer)["class_name"]
+
+
+def test_the_only_model_of_a_server_needs_no_name(server: str) -> None:
+    Server.models = {"registered_models": [{"name": "photos"}]}
+    assert only_model(server) == "photos"
+    assert [path.partition("?")[0].rpartition("mlflow/")[2] for path, _ in Server.asked] == [
+        "registered-models/search"
+    ]
+    Server.models = {"registered_models": [{"name": f"m{n:02d}"} for n in range(12)]}
+    names = ", ".join(f"m{n:02d}" for n in range(10))
+    with pytest.raises(ConfigError, match=f"several; name one of {names} and 2 more$"):
+        only_model(server)
+    Server.models = {}  # a server leaves an empty list out
+    with pytest.raises(ConfigError, match="no model is registered yet"):
+        only_model(server)
+    Server.models = {"registered_models": 3}
+    assert only_model(server) is None
+
+
+def test_the_only_model_of_a_database_needs_no_name(storage: Path, tmp_path: Path) -> None:
+    shutil.copy(storage / "mlflow.db", tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    registry = Registry(uri)
+    registry._client.create_registered_model("without-a-version")
+    assert only_model(uri) == registry.only_model() == "longtail"
+    registry.register("photos", exported(0), new_run(uri, tmp_path), {}, {})
+    for ask in (lambda: only_model(uri), registry.only_model):
+        with pytest.raises(
+            ConfigError, match="--model: there are several; name one of longtail, p"
+        ):
+            ask()
+    for model, number in (("longtail", "1"), ("longtail", "2"), ("photos", "1")):
+        registry._client.delete_model_version(model, number)
+    for ask in (lambda: only_model(uri), registry.only_model):
+        with pytest.raises(ConfigError, match="no model is registered yet"):
+            ask()
+    assert only_model(f"sqlite:///{tmp_path}/none.db") is None
+    assert only_model("postgresql://nowhere/db") is None
 
 
 def test_a_server_is_told_who_asks(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

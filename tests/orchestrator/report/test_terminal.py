@@ -13,7 +13,6 @@ from rich.text import Text
 
 from orchestrator.cli.terminal_tables import sweeps_table, versions_table
 from orchestrator.records import PromotionRecord, SweepRecord, print_error
-from orchestrator.registry.predictor import Prediction, predictions_table
 from orchestrator.report import terminal
 from orchestrator.trials.progress import _verdict
 from tests.helpers.factory import make_record
@@ -42,26 +41,11 @@ def record(tmp_path: object) -> SweepRecord:
         lambda console, path: console.print(sweeps_table([record(path)])),
         lambda console, path: console.print(versions_table(EVIL, [(EVIL, EVIL, EVIL)])),
         lambda console, path: console.print(
-            predictions_table(
-                [
-                    Prediction(
-                        image=EVIL,
-                        class_index=0,
-                        class_name=EVIL,
-                        pretrained_on=EVIL,
-                        probability=1,
-                        confidence=1,
-                        known=True,
-                    )
-                ]
-            )
-        ),
-        lambda console, path: console.print(
             *_verdict(PromotionRecord(model=EVIL, version="1", promoted=True, gates=[]), "runs"),
             markup=False,
         ),
     ],
-    ids=["text", "Text", "sweeps", "versions", "predictions", "verdict"],
+    ids=["text", "Text", "sweeps", "versions", "verdict"],
 )
 def test_names_reach_the_terminal_without_control_characters(
     capsys: pytest.CaptureFixture[str], tmp_path: object, show: Callable[[Console, object], None]
