@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -105,7 +106,7 @@ def discriminant(
 
 
 def leave_out_discriminant(
-    data: Samples, model: SharedGaussian, *, shrinkage: float, unbiased: bool = False
+    data: Samples, model: SharedGaussian, *, shrinkages: Sequence[float], unbiased: bool = False
 ) -> Tensor:
     """Return the logits of each sample from `discriminant` without the sample's group, exactly.
 
@@ -114,20 +115,21 @@ def leave_out_discriminant(
     Args:
         data: The samples of the fit, of weights above 0.
         model: `shared_gaussian` of all of them.
-        shrinkage: In (0, 1).
+        shrinkages: L numbers in (0, 1).
         unbiased: See `discriminant`.
 
     Returns:
-        ``[N, C]`` float64; a class that leaves with the group has `NEVER`.
+        ``[L, N, C]`` float64; a class that leaves with the group has `NEVER`.
     """
     means = model.means @ model.basis
-    result = means.new_empty(len(data.labels), len(means))
+    result = means.new_empty(len(shrinkages), len(data.labels), len(means))
     for block in group_blocks(data.groups, max(data.width, len(means))):
         rows = (data.inputs(block.flatten()) @ model.basis).unflatten(0, block.shape)
         left = _LeftOut(rows, data.labels[block], data.weights[block], means, model)
-        logits = left.logits(shrinkage, unbiased=unbiased)
-        answers = _centered(logits, left.counts()[:, None] > 0)
-        result[block.flatten()] = answers.flatten(0, 1)
+        present = left.counts()[:, None] > 0
+        for level, shrinkage in enumerate(shrinkages):
+            answers = _centered(left.logits(shrinkage, unbiased=unbiased), present)
+            result[level, block.flatten()] = answers.flatten(0, 1)
     return result
 
 

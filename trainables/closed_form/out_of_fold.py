@@ -152,8 +152,10 @@ def _finite(answers: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     Answers to a hundred million pairs of sample and class are not copied where all are chosen.
     """
-    if not bool(rows.all()) or not bool(columns.all()):
-        answers = answers[rows][:, columns]
+    if not bool(rows.all()):
+        answers = answers[rows]
+    if not bool(columns.all()):
+        answers = answers[:, columns]
     if float(answers.min()) > NEVER:
         return answers
     gone = answers == NEVER
@@ -174,4 +176,5 @@ def prior_offset(counts: Tensor, prior: float) -> Tensor:
 
 def scaled_logits(answers: Tensor, scale: float, offset: Tensor) -> Tensor:
     """Return ``scale * answers + offset`` ``[N, C]``; a class that left has `NEVER`."""
-    return torch.where(answers > NEVER, scale * answers + offset, NEVER)
+    logits = torch.add(offset, answers, alpha=scale)  # one tensor of that size and no more
+    return logits.masked_fill_(answers <= NEVER, NEVER)

@@ -58,13 +58,21 @@ class Spectrum(NamedTuple):
         """Return centered inputs ``[n, M]`` in the basis."""
         return (inputs - self.mean) @ self.basis
 
-    def answers(self, coordinates: Tensor, regularizer: float) -> Tensor:
-        """Return the answers ``[n, C]`` of the ridge regression with a regularizer."""
-        return self.target + (coordinates / (self.values + regularizer)) @ self.products
+    def solutions(self, regularizers: Sequence[float]) -> Tensor:
+        """Return the weights ``[M, L, C]``, in the basis, of fits with L regularizers."""
+        penalized = self.values[:, None] + self.values.new_tensor(regularizers)
+        return self.products[:, None] / penalized[:, :, None]
 
-    def mean_value(self) -> float:
-        """Return the mean eigenvalue, the unit of a regularizer."""
-        return float(self.values.mean())
+    def answers(self, coordinates: Tensor, regularizers: Sequence[float]) -> Tensor:
+        """Return the answers ``[L, n, C]`` of the ridge regressions with L regularizers."""
+        at_once = max(1, BLOCK // self.products.numel())
+        found = []
+        for start in range(0, len(regularizers), at_once):
+            some = regularizers[start : start + at_once]
+            # one product for many regularizers: with few classes, reading the coordinates is most
+            answers = coordinates @ self.solutions(some).flatten(1)
+            found.append(answers.unflatten(1, (len(some), -1)).transpose(0, 1))
+        return self.target + torch.cat(found)
 
 
 def spectrum(statistics: Statistics, *, intercept: bool = True) -> Spectrum:
@@ -105,8 +113,15 @@ def solve(parts: Spectrum, regularizer: float) -> tuple[Tensor, Tensor]:
         >>> weight.flatten().tolist(), intercept.tolist()
         ([-0.25, 0.25], [1.0, 0.0])
     """
-    weight = (parts.basis / (parts.values + regularizer) @ parts.products).T
-    return weight, parts.target - weight @ parts.mean
+    weights, intercepts = solve_each(parts, [regularizer])
+    return weights[0], intercepts[0]
+
+
+def solve_each(parts: Spectrum, regularizers: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return weights ``[L, C, M]`` and intercepts ``[L, C]`` for L regularizers."""
+    weights = parts.basis @ parts.solutions(regularizers).flatten(1)
+    each = weights.unflatten(1, (len(regularizers), -1)).permute(1, 2, 0)
+    return each, parts.target - each @ parts.mean
 
 
 class LeftOut(NamedTuple):
@@ -144,21 +159,21 @@ def leave_out(
             inputs = parts.coordinates(data.inputs(rows.flatten()))
             targets = torch.nn.functional.one_hot(data.labels[rows], classes).double()
             inside = sample_weights[rows]
-            answers = [
-                targets - _residuals_without(parts, inputs, targets, inside, regularizer)
-                for regularizer in regularizers
-            ]
-            yield LeftOut(rows.flatten(), torch.stack(answers).flatten(1, 2))
+            residuals = targets - parts.answers(inputs, regularizers).unflatten(1, rows.shape)
+            kernels = _kernels(parts, inputs.unflatten(0, rows.shape), regularizers)
+            identity = torch.eye(size, dtype=kernels.dtype, device=kernels.device)
+            left = identity - kernels * inside[:, None, :]
+            without = residuals / left if size == 1 else torch.linalg.solve(left, residuals)
+            yield LeftOut(rows.flatten(), (targets - without).flatten(1, 2))
 
 
-def _residuals_without(
-    parts: Spectrum, coordinates: Tensor, targets: Tensor, weights: Tensor, regularizer: float
-) -> Tensor:
-    """Return residuals ``[n, g, C]`` of groups of g samples under the fits without them."""
-    n, size, classes = targets.shape
-    residuals = targets - parts.answers(coordinates, regularizer).view(n, size, classes)
-    scaled = (coordinates / (parts.values + regularizer).sqrt()).view(n, size, -1)
-    kernel = scaled @ scaled.transpose(1, 2) + parts.constant
-    left = torch.eye(size, dtype=kernel.dtype, device=kernel.device) - kernel * weights[:, None, :]
-    without: Tensor = torch.linalg.solve(left, residuals)
-    return without
+def _kernels(parts: Spectrum, coordinates: Tensor, regularizers: Sequence[float]) -> Tensor:
+    """Return K ``[L, n, g, g]`` of groups of g samples, given their coordinates ``[n, g, M]``."""
+    if coordinates.shape[1] == 1:
+        inverse = 1 / (parts.values[:, None] + parts.values.new_tensor(regularizers))
+        return (coordinates[:, 0].square() @ inverse).T[:, :, None, None] + parts.constant
+    kernels = []
+    for regularizer in regularizers:
+        scaled = coordinates / (parts.values + regularizer).sqrt()
+        kernels.append(scaled @ scaled.transpose(1, 2))
+    return torch.stack(kernels) + parts.constant

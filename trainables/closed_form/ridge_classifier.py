@@ -19,10 +19,11 @@ from trainables.closed_form.ridge import (
     class_weights,
     leave_out,
     solve,
+    solve_each,
     spectrum,
 )
 from trainables.closed_form.scale import NEVER, fit_scale
-from trainables.closed_form.statistics import Samples, Statistics, no_samples
+from trainables.closed_form.statistics import MOST_KEPT, Samples, Statistics, no_samples
 from trainables.functional.class_weights import class_prior, filled_counts
 from trainables.methods.heads import Head
 from trainables.methods.method import Choice, Range
@@ -30,7 +31,6 @@ from trainables.methods.method import Choice, Range
 LOOKED_UP = {"heads": ("linear", "random_features")}
 
 GRID: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-12, 5))
-MOST_ANSWERS = 2**26  # kept at once, of all samples and regularizers: 512 MB
 UNJUDGED = 0.1  # the regularizer where no two classes have enough groups
 
 
@@ -76,11 +76,15 @@ class RidgeSettings(BaseModel):
         """Return the weight of each class in the fit, float64 ``[C]``."""
         return class_weights(counts, self.balance, beta=self.beta)
 
+    def inputs(self) -> tuple[int, int]:
+        """Return what the inputs of the regression depend on."""
+        return self.width, self.seed if self.width else 0
+
     def shared(self) -> tuple[object, ...]:
-        """Return what the statistics and their spectrum depend on."""
+        """Return what, beside `inputs`, the statistics and their spectrum depend on."""
         weights = "none" if self.balance == "logit_adjusted" else self.balance
         beta = self.beta if weights == "effective_number" else None
-        return (self.width, self.width and self.seed, weights, beta, self.intercept)
+        return weights, beta, self.intercept
 
     def head(self) -> Head:
         """Return the head of the classifier: linear, on random features or on the features."""
@@ -156,27 +160,19 @@ def fit_spectrum(
     if None in chosen:
         best = choose_regularizer(parts, data, weights, judges)
         chosen = [best if level is None else level for level in chosen]
-    at_once = max(1, MOST_ANSWERS // max(len(data.labels) * len(kept.counts), 1))
+    judged = len(data.labels[judges].unique())
+    at_once = max(1, MOST_KEPT // max(len(data.labels) * len(kept.counts), 1))
     for start in range(0, len(chosen), at_once):
         levels = [level for level in chosen[start : start + at_once] if level is not None]
         penalties = [level * unit(parts) for level in levels]
-        for level, left_out in zip(
-            levels, left_out_answers(parts, data, weights, penalties), strict=True
-        ):
-            yield _scaled_fit(parts, data, weights, judges, level, left_out)
-
-
-def _scaled_fit(
-    parts: Spectrum, data: Samples, weights: Tensor, judges: Tensor, level: float, answers: Tensor
-) -> RidgeFit:
-    """Return the fit of one regularizer with the scale of its left-out answers ``[N, C]``."""
-    weight, intercept = solve(parts, level * unit(parts))
-    if bool(judges.any()):
-        scale = fit_scale(answers, data.labels, weights * judges)
-    else:
-        scale = fit_scale(_own_answers(weight, intercept, data), data.labels, weights)
-    judged = len(data.labels[judges].unique())
-    return RidgeFit(weight, intercept, scale, level, judged, answers)
+        solved = solve_each(parts, penalties)
+        left_out = left_out_answers(parts, data, weights, penalties)
+        for level, weight, intercept, answers in zip(levels, *solved, left_out, strict=True):
+            if judged:
+                scale = fit_scale(answers, data.labels, weights * judges)
+            else:
+                scale = fit_scale(_own_answers(weight, intercept, data), data.labels, weights)
+            yield RidgeFit(weight, intercept, scale, level, judged, answers)
 
 
 def _own_answers(weight: Tensor, intercept: Tensor, data: Samples) -> Tensor:
@@ -208,13 +204,12 @@ def regularizer_of_validation(parts: Spectrum, validation: Samples) -> float:
     The error is averaged by class, over the classes that have validation images.
     """
     share = 1.0 / torch.bincount(validation.labels).double()[validation.labels]
+    penalties = [multiple * unit(parts) for multiple in GRID]
     errors = torch.zeros(len(GRID), dtype=torch.float64, device=share.device)
-    for block in validation.blocks():
-        coordinates = parts.coordinates(validation.inputs(block))
+    for block in validation.blocks(len(GRID) * len(parts.target)):
+        answers = parts.answers(parts.coordinates(validation.inputs(block)), penalties)
         targets = torch.nn.functional.one_hot(validation.labels[block], len(parts.target))
-        for level, multiple in enumerate(GRID):
-            answers = parts.answers(coordinates, multiple * unit(parts))
-            errors[level] += (answers - targets).square().sum(dim=1) @ share[block]
+        errors += (answers - targets).square().sum(dim=2) @ share[block]
     return GRID[int(errors.argmin())]
 
 

@@ -38,8 +38,9 @@ def fit_scale(answers: Tensor, labels: Tensor, weights: Tensor | None = None) ->
 def _root(answers: Tensor, labels: Tensor, weights: Tensor) -> float:
     """Return the zero of the slope, by Newton steps that stay inside a shrinking bracket."""
     low, high, scale = LOWEST, HIGHEST, 1.0
+    wanted = _wanted(answers, labels, weights)
     for _ in range(200):
-        slope, curvature = _slope(answers, labels, weights, scale)
+        slope, curvature = _slope(answers, weights, wanted, scale)
         low, high = (scale, high) if slope < 0 else (low, scale)
         step = scale - slope / curvature if curvature > 0 else low
         # a step out of the bracket is replaced by the bracket's middle, in the logarithm
@@ -50,18 +51,23 @@ def _root(answers: Tensor, labels: Tensor, weights: Tensor) -> float:
     return scale
 
 
-def _slope(answers: Tensor, labels: Tensor, weights: Tensor, scale: float) -> tuple[float, float]:
-    """Return first and second derivative of the negative log-likelihood in the scale."""
+def _wanted(answers: Tensor, labels: Tensor, weights: Tensor) -> float:
+    """Return the weighted mean of the answers under the smoothed labels."""
     smoothing = 1.0 / (int((weights > 0).sum()) + 1)
-    slope = curvature = 0.0
+    own = answers.gather(1, labels[:, None])[:, 0].double()
+    every = answers.mean(dim=1, dtype=torch.float64)
+    return float(weights @ ((1 - smoothing) * own + smoothing * every))
+
+
+def _slope(answers: Tensor, weights: Tensor, wanted: float, scale: float) -> tuple[float, float]:
+    """Return first and second derivative of the negative log-likelihood in the scale."""
+    slope, curvature = -wanted, 0.0
     size = max(1, BLOCK // max(answers.shape[1], 1))
-    for start in range(0, len(labels), size):
-        rows = slice(start, start + size)
-        z, share = answers[rows].double(), weights[rows]
-        probability = torch.softmax(scale * z, dim=1)
-        mean = (probability * z).sum(dim=1)
-        wanted = (1 - smoothing) * z.gather(1, labels[rows, None])[:, 0] + smoothing * z.mean(dim=1)
-        spread = (probability * z.square()).sum(dim=1) - mean.square()
-        slope += float((share * (mean - wanted)).sum())
-        curvature += float((share * spread).sum())
+    for block, share in zip(answers.split(size), weights.split(size), strict=True):
+        z = block.double()
+        weighted = torch.softmax(scale * z, dim=1) * z
+        mean = weighted.sum(dim=1)
+        spread = (weighted * z).sum(dim=1) - mean.square()
+        slope += float(share @ mean)
+        curvature += float(share @ spread)
     return slope, curvature

@@ -11,6 +11,7 @@ from torch import Tensor
 from trainables.closed_form.projection import project
 
 BLOCK = 2**24  # float64 numbers in a block of work: 128 MB
+MOST_KEPT = 2**26  # float64 numbers that are kept rather than computed again: 512 MB
 
 
 class Samples(NamedTuple):
@@ -50,9 +51,21 @@ class Samples(NamedTuple):
         """Return the regression's inputs for some rows, float64 ``[n, width]``."""
         return project(self.features[rows].double(), self.projection)
 
-    def blocks(self) -> Iterator[slice]:
-        """Yield slices of rows whose inputs fit into a block of work."""
-        size = max(1, BLOCK // max(self.width, 1))
+    def computed(self) -> Samples:
+        """Return the same samples with their random features in place of features, if they fit.
+
+        Example:
+            >>> data = samples(torch.ones(2, 1), torch.tensor([0, 1]), projection=torch.ones(1, 3))
+            >>> data.computed().projection is None, data.computed().features.tolist()
+            (True, [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+        """
+        if self.projection is None or len(self.labels) * self.width > MOST_KEPT:
+            return self
+        return self._replace(features=self.inputs(slice(None)), projection=None)
+
+    def blocks(self, more: int = 0) -> Iterator[slice]:
+        """Yield slices of rows whose inputs, and ``more`` numbers a row, fit into a block."""
+        size = max(1, BLOCK // max(self.width + more, 1))
         for start in range(0, len(self.labels), size):
             yield slice(start, start + size)
 

@@ -69,11 +69,12 @@ def test_answers_out_of_fold_equal_refitting_without_each_group(
     groups = torch.randint(len(labels) * 2 // 3, (len(labels),), generator=generator)
     data = samples_of(features, labels, groups=groups)
     model = model_of(features, labels, len(counts))
-    for shrinkage in (1e-3, 0.1, 0.9):
+    shrinkages = (1e-3, 0.1, 0.9)
+    found = leave_out_discriminant(data, model, shrinkages=shrinkages, unbiased=unbiased)
+    for shrinkage, answers in zip(shrinkages, found, strict=True):
         options = {"shrinkage": shrinkage, "unbiased": unbiased}
-        found = leave_out_discriminant(data, model, **options)
         wanted = refitted(features, labels, groups, len(counts), **options)
-        torch.testing.assert_close(found, wanted, **EXACT)
+        torch.testing.assert_close(answers, wanted, **EXACT)
 
 
 def test_answers_out_of_fold_count_weights() -> None:
@@ -85,7 +86,7 @@ def test_answers_out_of_fold_count_weights() -> None:
     model = model_of(features, labels, 3, weights)
     for unbiased in (False, True):
         options = {"shrinkage": 0.1, "unbiased": unbiased}
-        found = leave_out_discriminant(data, model, **options)
+        (found,) = leave_out_discriminant(data, model, shrinkages=[0.1], unbiased=unbiased)
         wanted = refitted(features, labels, groups, 3, **options, weights=weights)
         torch.testing.assert_close(found, wanted, **EXACT)
 
@@ -105,7 +106,7 @@ def test_a_group_that_is_a_whole_class_or_all_variance_leaves_finite_answers() -
     groups = torch.tensor([0, 0, 0, 1, 2])  # without group 0 no class has a variance
     model = model_of(features, labels, 3)
     data = samples_of(features, labels, groups=groups)
-    found = leave_out_discriminant(data, model, shrinkage=0.2)
+    (found,) = leave_out_discriminant(data, model, shrinkages=[0.2])
     torch.testing.assert_close(found, refitted(features, labels, groups, 3, shrinkage=0.2), **EXACT)
     assert (found[:3, 0] == NEVER).all()
 

@@ -73,17 +73,20 @@ def test_left_out_answers_are_those_of_refits_without_each_group(
     kept = settings.gather(data, CLASSES)
     weights = data.weights * kept.class_weights[data.labels]  # those of the full counts
     inputs = data.inputs(slice(None))
-    wanted = torch.zeros(len(inputs), CLASSES, dtype=torch.float64)
+    penalties = [0.7, 0.05, 20.0]
+    wanted = torch.zeros(len(penalties), len(inputs), CLASSES, dtype=torch.float64)
     for group in data.groups.unique():
         rest = data.groups != group
-        left = refit(inputs[rest], data.labels[rest], weights[rest], 0.7, intercept=intercept)
-        wanted[~rest] = inputs[~rest] @ left[:-1] + left[-1]
+        for level, penalty in enumerate(penalties):
+            part = inputs[rest], data.labels[rest], weights[rest]
+            left = refit(*part, penalty, intercept=intercept)
+            wanted[level, ~rest] = inputs[~rest] @ left[:-1] + left[-1]
     parts = spectrum(kept, intercept=intercept)
-    found = left_out_answers(parts, data, weights, [0.7])[0]
+    found = left_out_answers(parts, data, weights, penalties)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-8)
-    monkeypatch.setattr(ridge, "BLOCK", 1)  # one group per block
-    assert len(list(leave_out(parts, data, weights, [0.7]))) == len(data.groups.unique())
-    again = left_out_answers(parts, data, weights, [0.7])[0]
+    monkeypatch.setattr(ridge, "BLOCK", 1)  # one group per block, one regularizer per product
+    assert len(list(leave_out(parts, data, weights, penalties))) == len(data.groups.unique())
+    again = left_out_answers(parts, data, weights, penalties)
     torch.testing.assert_close(again, wanted, rtol=0, atol=1e-8)
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from trainables.artifacts import Classifier
+from trainables.closed_form import ridge_classifier, statistics
+from trainables.closed_form.projection import project
 from trainables.closed_form.statistics import samples as samples_of
 from trainables.context import Context
 from trainables.errors import ConfigError
@@ -25,7 +27,7 @@ from trainables.features.rebalancer_search import (
 from trainables.methods.heads import Head
 from trainables.methods.losses import Loss
 from trainables.methods.method import Choice, Range, search_range
-from trainables.methods.rebalancers import Rebalancer
+from trainables.methods.rebalancers import Rebalancer, lda
 from trainables.methods.rebalancers.tuned import Tuned
 from trainables.pipeline import run
 
@@ -268,16 +270,50 @@ def test_a_head_that_fits_nothing_is_refused() -> None:
         tuned(Tuned(among=("lws",), tries=2), available("cosine"))
 
 
-def test_closed_forms_together_are_equal_to_each_alone() -> None:
+@pytest.mark.parametrize("memory", [2**26, 1], ids=["all kept", "none kept"])
+def test_closed_forms_together_are_equal_to_each_alone(
+    memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values: list[Any] = ["lda", {"lda": {"shrinkage": 0.3, "prior": 0.5}}, "fecam", "ncm"]
     values += [{"fecam": {"power": 0.5}}, {"knn": {"k": 3, "tau": 0.0}}, "lda"]
+    values += [{"lda": {"shrinkage": s, "unbiased": False}} for s in (None, 0.1, 0.9)]
+    values += [
+        {"ridge": {"width": width, "balance": balance, "seed": seed, "regularizer": level}}
+        for width, seed in ((0, 0), (8, 0), (0, 1), (8, 1))
+        for balance in ("none", "logit_adjusted", "inverse_frequency")
+        for level in (None, 0.01, 3.0)
+    ]
     methods, given = [Rebalancer.parse(value) for value in values], available()
+    for module in (statistics, ridge_classifier, lda):
+        monkeypatch.setattr(module, "MOST_KEPT", memory)
     found = apply_in_batch(methods, given, seed=7)
+    assert sorted(found) == list(range(len(methods)))
     for place, method in enumerate(methods):
         alone = method.call_with({**given, "generator": seeded(7)})
         assert found[place].head == alone.head
         torch.testing.assert_close(found[place].state, alone.state)
         torch.testing.assert_close(found[place].logit_offset, alone.logit_offset)
+
+
+def test_random_features_are_computed_once_for_all_settings_of_one_width(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    widths: list[int] = []
+
+    def counted(features: torch.Tensor, projection: torch.Tensor | None) -> torch.Tensor:
+        if projection is not None:
+            widths.append(projection.shape[1])
+        return project(features, projection)
+
+    monkeypatch.setattr(statistics, "project", counted)
+    ridges = [
+        Rebalancer.parse({"ridge": {"width": width, "balance": balance, "regularizer": level}})
+        for width in (8, 0, 5)
+        for balance in ("none", "inverse_frequency")
+        for level in (0.01, None)
+    ]
+    assert len(apply_in_batch(ridges, available(), seed=0)) == len(ridges)
+    assert widths == [8, 5]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from trainables.closed_form.out_of_fold import (
     prior_offset,
     scaled_logits,
 )
-from trainables.closed_form.statistics import Samples, Statistics
+from trainables.closed_form.statistics import MOST_KEPT, Samples, Statistics
 from trainables.methods.heads import Head
 from trainables.methods.method import Range
 from trainables.methods.rebalancers import Rebalancer
@@ -94,19 +94,22 @@ class LDA(FromSums, Rebalancer):
     ) -> Iterator[tuple[int, Fit]]:
         """Fit several settings, given the sums over the samples."""
         model = shared_gaussian(kept)
-        found: dict[tuple[float | None, bool], _Candidate] = {}
-        for place, method in sorted(enumerate(methods), key=lambda pair: str(pair[1].shared())):
-            if method.shared() not in found:
-                found = {method.shared(): method.chosen(data, model)}
-            shrinkage, answers, scale, _ = found[method.shared()]
-            offset = prior_offset(model.counts, method.prior)
-            weight, bias = discriminant(model, shrinkage=shrinkage, unbiased=method.unbiased)
-            state = {"weight": scale * weight, "bias": scale * bias}
-            fit = Fit(
-                with_head(classifier, Head.parse("linear"), state, offset),
-                scaled_logits(answers, scale, offset),
-            )
-            yield place, fit
+        for unbiased in sorted({method.unbiased for method in methods}):
+            own = {n: method for n, method in enumerate(methods) if method.unbiased == unbiased}
+            levels = {method.shrinkage for method in own.values()}
+            judged = bool(judging(data, len(model.counts)).any())
+            offered = () if None not in levels else SHRINKAGES if judged else (UNJUDGED,)
+            every = sorted({level for level in levels if level is not None} | set(offered))
+            best: _Candidate | None = None
+            for found in _candidates(data, model, every, unbiased=unbiased):
+                for place, method in own.items():
+                    if method.shrinkage == found.shrinkage:
+                        yield place, method.fitted(classifier, model, found)
+                if found.shrinkage in offered and (best is None or found.surprise < best.surprise):
+                    best = found
+            for place, method in own.items():
+                if best is not None and method.shrinkage is None:
+                    yield place, method.fitted(classifier, model, best)
 
     def gather(self, data: Samples, num_classes: int) -> Statistics:
         """Return the sums over samples that the classifier is fitted to."""
@@ -117,24 +120,15 @@ class LDA(FromSums, Rebalancer):
         ((_, fit),) = self._fit_alike([self], classifier, kept, data)
         return fit
 
-    def shared(self) -> tuple[float | None, bool]:
-        """Return the settings on which the answers depend."""
-        return self.shrinkage, self.unbiased
-
-    def chosen(self, data: Samples, model: SharedGaussian) -> _Candidate:
-        """Return the shrinkage under which out-of-fold answers are likeliest, or the set one."""
-        offered = (self.shrinkage,) if self.shrinkage else SHRINKAGES
-        if not self.shrinkage and not bool(judging(data, len(model.counts)).any()):
-            offered = (UNJUDGED,)
-        best = self._judged(data, model, offered[0])
-        for shrinkage in offered[1:]:
-            other = self._judged(data, model, shrinkage)
-            best = min(best, other, key=lambda candidate: candidate.surprise)
-        return best
-
-    def _judged(self, data: Samples, model: SharedGaussian, shrinkage: float) -> _Candidate:
-        answers = leave_out_discriminant(data, model, shrinkage=shrinkage, unbiased=self.unbiased)
-        return _Candidate(shrinkage, answers, *out_of_fold_scale(answers, data))
+    def fitted(self, classifier: Classifier, model: SharedGaussian, found: _Candidate) -> Fit:
+        """Return the fit of a candidate, with this prior."""
+        offset = prior_offset(model.counts, self.prior)
+        weight, bias = discriminant(model, shrinkage=found.shrinkage, unbiased=self.unbiased)
+        state = {"weight": found.scale * weight, "bias": found.scale * bias}
+        return Fit(
+            with_head(classifier, Head.parse("linear"), state, offset),
+            scaled_logits(found.answers, found.scale, offset),
+        )
 
 
 class _Candidate(NamedTuple):
@@ -144,3 +138,15 @@ class _Candidate(NamedTuple):
     answers: torch.Tensor
     scale: float
     surprise: float
+
+
+def _candidates(
+    data: Samples, model: SharedGaussian, shrinkages: Sequence[float], *, unbiased: bool
+) -> Iterator[_Candidate]:
+    """Yield each shrinkage with its answers; those that fit into memory are computed together."""
+    at_once = max(1, MOST_KEPT // max(len(data.labels) * len(model.counts), 1))
+    for start in range(0, len(shrinkages), at_once):
+        some = shrinkages[start : start + at_once]
+        each = leave_out_discriminant(data, model, shrinkages=some, unbiased=unbiased)
+        for shrinkage, answers in zip(some, each, strict=True):
+            yield _Candidate(shrinkage, answers, *out_of_fold_scale(answers, data))

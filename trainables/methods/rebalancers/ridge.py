@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -85,17 +85,18 @@ class Ridge(RidgeSettings, FromSums, Rebalancer):
     def fit_each(
         cls, methods: Sequence[Ridge], *, classifier: Classifier, data: Samples
     ) -> Iterator[tuple[int, Fit]]:
-        """Fit several settings; those of equal inputs and weights share one decomposition."""
+        """Fit several settings.
+
+        Those of one width share its random features, those of equal weights, too, a decomposition.
+        """
         _refuse_validation(methods)
-        alike: dict[tuple[object, ...], list[int]] = {}
-        for place, method in enumerate(methods):
-            alike.setdefault(method.shared(), []).append(place)
-        for places in alike.values():
-            first = methods[places[0]]
-            own = first.prepared(data)
-            kept = first.gather(own, len(classifier.class_counts))
-            for number, fit in cls._fit_alike([methods[n] for n in places], classifier, kept, own):
-                yield places[number], fit
+        for same_inputs in _alike(range(len(methods)), lambda place: methods[place].inputs()):
+            own = methods[same_inputs[0]].prepared(data).computed()
+            for places in _alike(same_inputs, lambda place: methods[place].shared()):
+                kept = methods[places[0]].gather(own, len(classifier.class_counts))
+                alike = [methods[place] for place in places]
+                for number, fit in cls._fit_alike(alike, classifier, kept, own):
+                    yield places[number], fit
 
     @classmethod
     def _fit_alike(
@@ -103,13 +104,13 @@ class Ridge(RidgeSettings, FromSums, Rebalancer):
     ) -> Iterator[tuple[int, Fit]]:
         """Fit settings of equal inputs and weights, given the sums over the samples."""
         parts = spectrum(kept, intercept=methods[0].intercept)
-        by_level: dict[float | None, list[int]] = {}
-        for place, method in enumerate(methods):
-            by_level.setdefault(method.regularizer, []).append(place)
-        fits = fit_spectrum(parts, kept, data, list(by_level))
-        for fitted, equal in zip(fits, by_level.values(), strict=True):
+        by_level = list(_alike(range(len(methods)), lambda place: methods[place].regularizer))
+        levels = [methods[equal[0]].regularizer for equal in by_level]
+        fits = fit_spectrum(parts, kept, data, levels)
+        for fitted, equal in zip(fits, by_level, strict=True):
             for place in equal:
-                logits = fitted.scale * fitted.answers + methods[place].offset(kept.counts)
+                offset = methods[place].offset(kept.counts)
+                logits = torch.add(offset, fitted.answers, alpha=fitted.scale)
                 result = with_ridge(classifier, methods[place], fitted, kept.counts)
                 yield place, Fit(result, logits)
 
@@ -136,7 +137,7 @@ class Ridge(RidgeSettings, FromSums, Rebalancer):
     ) -> Classifier:
         if not len(labels):
             return classifier
-        data = samples(features, labels, groups=groups, projection=self.projection(features))
+        data = self.prepared(samples(features, labels, groups=groups)).computed()
         kept = self.gather(data, len(classifier.class_counts))
         parts, level = spectrum(kept, intercept=self.intercept), self.regularizer
         if self.needs_validation:
@@ -149,7 +150,7 @@ class Ridge(RidgeSettings, FromSums, Rebalancer):
                     "rebalancers/ridge.chosen_by: validation needs validation images, but there "
                     "are none; raise data.validation_per_class, or set leave_one_out"
                 )
-            judges = samples(validation_features, validation_labels, projection=data.projection)
+            judges = self.prepared(samples(validation_features, validation_labels))
             level = regularizer_of_validation(parts, judges)
         fitted = next(fit_spectrum(parts, kept, data, [level]))
         if report is not None:
@@ -164,3 +165,11 @@ def _refuse_validation(methods: Sequence[Ridge]) -> None:
             "rebalancers/ridge.chosen_by: must be leave_one_out where answers are out of fold; "
             "received validation"
         )
+
+
+def _alike(places: Iterable[int], key: Callable[[int], Hashable]) -> Iterable[list[int]]:
+    """Return the places of each key, in the order in which keys are met."""
+    found: dict[Hashable, list[int]] = {}
+    for place in places:
+        found.setdefault(key(place), []).append(place)
+    return found.values()
