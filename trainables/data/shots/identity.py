@@ -21,6 +21,7 @@ from trainables.data.decode import in_threads, reason_of, to_rgb
 from trainables.data.source_cache import Images
 
 THUMBNAIL = 32  # height and width of what near copies are found by
+SMOOTH = 1.0  # standard deviation in pixels of what makes a thumbnail smooth
 AT_ONCE = 64  # files between two reports of progress
 FULL_PIXELS = 2_000_000  # JPEG files above are decoded at 1/2, 1/4 or 1/8 of their size
 _CAMERA = (0x010F, 0x0110)  # make, model
@@ -32,9 +33,9 @@ class Content(NamedTuple):
 
     ``bytes_digest`` and ``pixel_digest`` are SHA-256 (hex), ``size`` width and height of the
     upright image, ``taken`` the capture time in seconds (NaN: the file tells none), ``camera`` its
-    make and model, ``kind`` the file format, ``thumbnail`` uint8 ``[32, 32, 3]``. ``reason`` says
-    in a few words why a file is no image that can be read; then the others but ``bytes_digest`` are
-    empty.
+    make and model, ``kind`` the file format, ``thumbnail`` smooth, uint8 ``[32, 32, 3]``.
+    ``reason`` says in a few words why a file is no image that can be read; then the others but
+    ``bytes_digest`` are empty.
     """
 
     bytes_digest: str
@@ -86,7 +87,7 @@ def read_content(path: str) -> Content:
 
 
 def _decoded(picture: Any, digest: str) -> Content:
-    from PIL import Image
+    from PIL import Image, ImageFilter
 
     kind, exif = str(picture.format or ""), _exif(picture)
     full = picture.size
@@ -96,7 +97,7 @@ def _decoded(picture: Any, digest: str) -> Content:
     turned = (upright.width < upright.height) != (full[0] < full[1])
     pixels = hashlib.sha256(str(upright.size).encode() + upright.tobytes()).hexdigest()
     side = (THUMBNAIL, THUMBNAIL)
-    small = upright.resize(side, Image.Resampling.BOX, reducing_gap=None)
+    small = upright.resize(side, Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(SMOOTH))
     size = (full[1], full[0]) if turned else (full[0], full[1])
     return Content(digest, pixels, size, _taken(exif), _camera(exif), kind, np.asarray(small))
 

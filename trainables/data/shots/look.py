@@ -10,13 +10,15 @@ from trainables.data.shots.candidates import Candidate, Found, find_rows, sort_u
 from trainables.data.shots.grouping import Copies, Link, sort_copies
 from trainables.data.shots.identity import Content
 from trainables.data.shots.ledger import Entry, Ledger, locked
+from trainables.data.shots.links import find_links
+from trainables.data.shots.own_groups import corrected_labels, own_groups
 from trainables.data.shots.parts import RANK, Cut, Node, cut
 from trainables.data.shots.photo_set import LeftOut, Photo, PhotoSet
 from trainables.data.shots.remarks import catch_all_classes, remarks_about
 from trainables.data.shots.remembered import Remembered
 from trainables.errors import ConfigError
 
-CONTENTS = "contents.npz"  # beside the ledger
+CONTENTS, LINKS = "contents.npz", "links.npz"  # beside the ledger
 NAME_DIGITS = 16  # of a group's name
 
 Progress = Callable[[str, int, int], None]
@@ -55,6 +57,7 @@ def look_at_photos(
     paths = [row.path for row in found.rows]
     report = None if progress is None else lambda done, total: progress("look", done, total)
     contents = remembered.look(paths, verify=verify, progress=report)
+    found = _corrected(found, folder, groups, labels)
     candidates, unreadable = sort_unreadable(found, contents)
     if not candidates:
         raise ConfigError(f"{folder} holds no image that can be read; put some into class folders")
@@ -65,6 +68,20 @@ def look_at_photos(
     remembered.keep(paths, book.by_bytes)
     left_out = {**found.left_out, **unreadable, **left_out}
     return _photo_set(folder, found, photos, left_out, contents)
+
+
+def _corrected(found: Found, folder: Path, groups: str | Path | None, labels: Path | None) -> Found:
+    """Return the files with the user's own groups and corrected labels."""
+    paths, names = [row.path for row in found.rows], [row.label for row in found.rows]
+    label_of = corrected_labels(labels, folder, paths, names) if labels else {}
+    group_of = own_groups(groups, folder, paths) if groups else {}
+    rows = [
+        row._replace(
+            label=label_of.get(row.path, row.label), group=group_of.get(row.path, row.group)
+        )
+        for row in found.rows
+    ]
+    return found._replace(rows=rows)
 
 
 def _photo_set(
@@ -84,7 +101,7 @@ def _photo_set(
         classes,
         found.loose,
         found.own_parts,
-        [*found.notes, *remarks_about(photos, small, contents)],
+        [*found.notes, *remarks_about(photos, contents, own_test="test" in found.own_parts)],
         catch_all_classes(classes),
         small,
     )
@@ -106,7 +123,7 @@ def _sort(
         *map(_node, kept, entries),
         *(Node(e.bytes_digest[:NAME_DIGITS], "", "", e.part, e.group) for e in gone),
     ]
-    links: list[Link] = []
+    links = _links(kept, gone, contents, book.path.with_name(LINKS))
     done = cut(nodes, links, own_test="test" in found.own_parts, seed=seed)
     photos = [
         Photo(
@@ -125,6 +142,21 @@ def _sort(
         **_why_copies(candidates, copies, done, found),
         **_why_linked(kept, done, found),
     }
+
+
+def _links(
+    kept: Sequence[Candidate], gone: Sequence[Entry], contents: Mapping[str, Content], note: Path
+) -> list[Link]:
+    """Return near copies and bursts, but for images whose group the user says."""
+    absent = [contents.get(e.bytes_digest, Content(e.bytes_digest)) for e in gone]
+    links = find_links(
+        [*(c.path for c in kept), *("" for _ in gone)],
+        [*(c.class_name for c in kept), *("" for _ in gone)],
+        [*(c.content for c in kept), *absent],
+        note,
+    )
+    said = {place for place, candidate in enumerate(kept) if candidate.group}
+    return [pair for pair in links if said.isdisjoint(pair)]
 
 
 def _copies(candidates: Sequence[Candidate], book: Ledger) -> Copies:

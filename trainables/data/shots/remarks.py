@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainables.data.faults import some
 from trainables.data.shots.identity import Content
+from trainables.data.shots.parts import LEAST_GROUPS, LEAST_IMAGES
 from trainables.data.shots.photo_set import Photo
 
 CATCH_ALL = (
@@ -15,6 +16,7 @@ CATCH_ALL = (
     *("negative", "negatives", "clutter", "various", "noise", "garbage", "unsorted"),
     *("background google", "no class", "none of these", "everything else", "not sure"),
 )
+_FOUND = re.compile(r"[0-9a-f]{16}\Z")  # the name of a group that was found by content
 LEAST_ALIKE = 5  # images of a class that make a common size or camera a sign
 
 
@@ -33,18 +35,27 @@ def catch_all_classes(class_names: Iterable[str]) -> frozenset[str]:
 
 
 def remarks_about(
-    photos: Sequence[Photo], small: frozenset[str], contents: Mapping[str, Content]
+    photos: Sequence[Photo], contents: Mapping[str, Content], *, own_test: bool
 ) -> list[str]:
-    """Return one sentence each about what may mislead."""
-    of_class: dict[str, list[Content]] = {}
-    for photo in photos:
-        of_class.setdefault(photo.class_name, []).append(contents[str(photo.file)])
+    """Return one sentence each about what may mislead.
+
+    Args:
+        photos: The images that count.
+        contents: What each file holds.
+        own_test: The folder has a test part of its own.
+    """
+    of_class: dict[str, list[Photo]] = {}
+    for photo in sorted(photos, key=lambda photo: (photo.class_name, photo.file)):
+        of_class.setdefault(photo.class_name, []).append(photo)
+    held = {name: [contents[str(p.file)] for p in found] for name, found in of_class.items()}
     return [
-        *_one_of_a_kind(of_class, lambda c: f"{c.size[0]}x{c.size[1]}", "are {}", "size"),
-        *_one_of_a_kind(of_class, lambda c: c.camera, "are taken by {}", "camera"),
-        *_one_of_a_kind(of_class, lambda c: c.kind, "are {} files", "file format"),
+        *_one_of_a_kind(held, lambda c: f"{c.size[0]}x{c.size[1]}", "are {}", "size"),
+        *_one_of_a_kind(held, lambda c: c.camera, "are taken by {}", "camera"),
+        *_one_of_a_kind(held, lambda c: c.kind, "are {} files", "file format"),
         *_catch_all(sorted(of_class)),
-        *_small(small),
+        *_large_shots(of_class),
+        *_two_labels(of_class),
+        *_unmeasured(of_class, own_test),
     ]
 
 
@@ -69,9 +80,56 @@ def _catch_all(class_names: Sequence[str]) -> list[str]:
     ]
 
 
-def _small(small: frozenset[str]) -> list[str]:
-    if not small:
+def _large_shots(of_class: Mapping[str, Sequence[Photo]]) -> list[str]:
+    """Name classes whose images are one shot for the most part: it can't be judged by a test."""
+    remarks = []
+    for name, photos in of_class.items():
+        size = max(Counter(photo.group for photo in photos).values())
+        if len(photos) >= LEAST_IMAGES and 2 * size > len(photos):
+            remarks.append(
+                f"{size} of {len(photos)} '{name}' images are one shot, by capture times or "
+                "because they are alike: if they are several, give --groups"
+            )
+    return remarks
+
+
+def _two_labels(of_class: Mapping[str, Sequence[Photo]]) -> list[str]:
+    """Name a shot with images of two classes, and how many such shots there are."""
+    shots: dict[str, dict[str, Photo]] = {}
+    for name, photos in of_class.items():
+        for photo in photos:
+            if _FOUND.match(photo.group):  # not one that the user named
+                shots.setdefault(photo.group, {}).setdefault(name, photo)
+    mixed = [list(found.values())[:2] for _, found in sorted(shots.items()) if len(found) > 1]
+    if not mixed:
         return []
-    have, their = ("has", "its") if len(small) == 1 else ("have", "their")
-    names = some(sorted(small), most=10)
-    return [f"{names} {have} no test images: all train, and {their} figures are out-of-fold"]
+    names = " and ".join(f"{photo.class_name}/{photo.file.name}" for photo in mixed[0])
+    if len(mixed) == 1:
+        return [f"a shot holds images of two classes, {names}: is a label wrong?"]
+    return [f"{len(mixed)} shots hold images of two classes, such as {names}: is a label wrong?"]
+
+
+def _unmeasured(of_class: Mapping[str, Sequence[Photo]], own_test: bool) -> list[str]:
+    """Say which classes have no test images, and why."""
+    why: dict[str, list[str]] = {}
+    for name, photos in of_class.items():
+        if any(photo.part == "test" for photo in photos):
+            continue
+        if own_test:
+            reason = "no images in test/"
+        elif len(photos) < LEAST_IMAGES:
+            reason = f"under {LEAST_IMAGES} images"
+        elif len({photo.group for photo in photos}) < LEAST_GROUPS:
+            reason = f"under {LEAST_GROUPS} shots"
+        else:
+            reason = "no test images yet"
+        why.setdefault(reason, []).append(name)
+    return [_out_of_fold(names, reason) for reason, names in why.items()]
+
+
+def _out_of_fold(names: Sequence[str], reason: str) -> str:
+    one = len(names) == 1
+    have, they, their = (
+        ("has", "it all trains", "its") if one else ("have", "they all train", "their")
+    )
+    return f"{some(names, most=10)} {have} {reason}: {they}, {their} figures are out-of-fold"

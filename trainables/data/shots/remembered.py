@@ -37,7 +37,7 @@ class Remembered:
         self.path = path
         self.digest_of: dict[str, str] = {}
         self.contents: dict[str, Content] = {}
-        with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
+        with suppress(OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
             self._load()
 
     def look(
@@ -113,7 +113,7 @@ class Remembered:
                 draft.unlink(missing_ok=True)
 
     def _load(self) -> None:
-        with np.load(self.path, allow_pickle=False) as plain:
+        with self.path.open("rb") as file, np.load(file, allow_pickle=False) as plain:
             if int(plain["version"]) != VERSION:
                 return
             arrays = {name: plain[name] for name in plain.files}

@@ -56,7 +56,7 @@ def test_first_look_parts_each_image_once(tmp_path: Path, look: Look) -> None:
     assert found.photos[0].file == folder / "lynx/000.png"
     assert found.photos[0].size == (64, 64)
     assert found.remarks == [
-        "serval has no test images: all train, and its figures are out-of-fold"
+        "serval has under 25 images: it all trains, its figures are out-of-fold"
     ]
 
 
@@ -208,3 +208,103 @@ def test_no_folder_is_one_clear_line(tmp_path: Path, look: Look) -> None:
 
 def test_scenes_differ() -> None:
     assert np.abs(scene(1).astype(int) - scene(2)).mean() > 10
+
+
+def test_images_encoded_anew_keep_their_part_also_when_the_first_are_gone(
+    tmp_path: Path, look: Look
+) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 40})
+    before = {p.file.stem: (p.part, p.group) for p in look().photos}
+    for path in sorted((folder / "lynx").iterdir()):
+        Image.open(path).resize((90, 90)).save(folder / f"lynx/{path.stem}.jpg", quality=70)
+        path.unlink()
+    after = look()
+    assert {p.file.stem: (p.part, p.group) for p in after.photos} == before
+    assert after.left_out == []
+
+
+def test_a_near_copy_joins_the_part_of_the_first(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 40})
+    first = {p.file.stem: (p.part, p.group) for p in look().photos}
+    for path in sorted((folder / "lynx").iterdir()):
+        Image.open(path).save(folder / f"lynx/{path.stem} again.jpg", quality=80)
+    again = look()
+    assert len(again.photos) == 80
+    assert {p.file.stem.removesuffix(" again"): (p.part, p.group) for p in again.photos} == first
+    assert {len([p for p in again.photos if p.group == g]) for _, g in first.values()} == {2}
+
+
+def test_a_burst_stays_together(tmp_path: Path, look: Look) -> None:
+    root = tmp_path / "photos"
+    for shot in range(12):  # shots of 5 images, 4 seconds apart, an hour between shots
+        for n in range(5):
+            taken = f"2024:05:01 {shot:02}:00:{4 * n:02}"
+            photo(root / f"lynx/{shot}-{n}.jpg", 10 * shot + n, taken=taken)
+    found = look()
+    shots = {p.file.stem.partition("-")[0]: {p.group for p in found.photos} for p in found.photos}
+    assert len(shots) == 12
+    for shot in range(12):
+        mine = [p for p in found.photos if p.file.stem.startswith(f"{shot}-")]
+        assert len({(p.group, p.part) for p in mine}) == 1
+        assert len(mine) == 5
+    assert len({p.group for p in found.photos}) == 12
+    tested = {p.group for p in found.photos if p.part == "test"}
+    assert 2 <= len(tested) < 8
+
+
+def test_an_image_that_links_two_parts_joins_neither(tmp_path: Path, look: Look) -> None:
+    root = tmp_path / "photos"
+    for n in range(40):  # ten seconds between two images: no bursts
+        photo(root / f"lynx/{n:02}.jpg", n, taken=f"2024:05:01 00:{n // 6:02}:{n % 6 * 10:02}")
+    first = {p.file.stem: p for p in look().photos}
+    n = next(n for n in range(39) if first[f"{n:02}"].part != first[f"{n + 1:02}"].part)
+    between = f"2024:05:01 00:{n // 6:02}:{n % 6 * 10 + 5:02}"
+    photo(root / "lynx/between.jpg", 500, taken=between)
+    found = look()
+    assert {p.file.stem: p for p in found.photos} == first
+    assert reasons(found) == {"lynx/between.jpg": "links train and test"}
+
+
+def test_own_groups_replace_what_is_found(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 40})
+    (folder / "lynx/000.png").rename(folder / "lynx/0000.png")
+    found = look(groups="*??.png")
+    groups = {p.file.stem: p.group for p in found.photos}
+    assert groups["0000"] == "00"
+    assert {groups[f"{n:03}"] for n in range(1, 40)} == {"0"}
+    assert {p.part for p in found.photos} == {"train"}  # two groups
+    assert found.remarks[0].startswith("39 of 40 'lynx' images are one shot")
+
+
+def test_corrected_labels_count_and_leave_files_alone(tmp_path: Path, look: Look) -> None:
+    folder = photo_folder(tmp_path / "photos", {"lynx": 30, "ocelot": 30})
+    before = parts(look())
+    table = tmp_path / "corrected.csv"
+    table.write_text("path,label\nlynx/003.png,ocelot\n")
+    found = look(labels=table)
+    assert parts(found) == before
+    changed = [p for p in found.photos if p.file == folder / "lynx/003.png"]
+    assert [p.class_name for p in changed] == ["ocelot"]
+    table.write_text("path,label\nlynx/003.png,ozelot\n")
+    with pytest.raises(ConfigError, match=r"'ozelot', which has no folder.*did you mean 'ocelot'"):
+        look(labels=table)
+    table.write_text("path,label\nlynx/3.png,ocelot\n")
+    with pytest.raises(ConfigError, match=r"line 2 names 'lynx/3.png', no image of"):
+        look(labels=table)
+
+
+def test_an_image_moved_into_the_own_test_takes_its_burst_from_training(
+    tmp_path: Path, look: Look
+) -> None:
+    root = tmp_path / "photos"
+    photo_folder(root / "train", {"lynx": 10, "ocelot": 10})
+    photo_folder(root / "test", {"lynx": 3, "ocelot": 3}, first=100)
+    for n in range(3):
+        photo(root / f"train/lynx/b{n}.jpg", 300 + n, taken=f"2024:05:01 00:00:0{4 * n}")
+    assert look().left_out == []
+    (root / "train/lynx/b1.jpg").rename(root / "test/lynx/b1.jpg")
+    found = look()
+    assert reasons(found) == {
+        f"train/lynx/b{n}.jpg": "in one shot with the test image test/lynx/b1.jpg" for n in (0, 2)
+    }
+    assert all(p.part == p.file.parts[-3] for p in found.photos)

@@ -1,0 +1,72 @@
+"""The ledger: appended, read back, torn at its end, damaged in its middle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainables.data.shots.ledger import Ledger
+from trainables.errors import ConfigError
+
+DECIDED = [("b1", "p1", "g1", "train"), ("b2", "p2", "g2", "test")]
+
+
+def test_what_is_written_is_found_by_bytes_and_by_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "model/splits.jsonl"
+    Ledger(path).append(DECIDED)
+    book = Ledger(path)
+    for found in (book.find("b2", "other"), book.find("other", "p2")):
+        assert found is not None
+        assert (found.group, found.part) == ("g2", "test")
+    assert book.find("other", "other") is None
+
+
+def test_lines_are_only_appended_and_the_last_counts(tmp_path: Path) -> None:
+    path = tmp_path / "splits.jsonl"
+    Ledger(path).append(DECIDED)
+    before = path.read_bytes()
+    Ledger(path).append(DECIDED)
+    assert path.read_bytes() == before
+    first = Ledger(path).by_bytes["b1"].first_seen
+    Ledger(path).append([("b1", "p1", "g1", "test")])
+    assert path.read_bytes().startswith(before)
+    entry = Ledger(path).by_bytes["b1"]
+    assert (entry.part, entry.first_seen) == ("test", first)
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_torn_last_line_does_not_count_and_is_written_over(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "splits.jsonl"
+    Ledger(path).append(DECIDED)
+    path.write_bytes(path.read_bytes()[:-cut])
+    book = Ledger(path)
+    assert set(book.by_bytes) == {"b1"}
+    book.append(DECIDED)
+    assert [json.loads(line)["bytes"] for line in path.read_text().splitlines()] == ["b1", "b2"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x",
+        "[]",
+        '{"bytes": "b"}',
+        '{"bytes":1,"pixels":"p","group":"g","part":"train","first_seen":""}',
+    ],
+)
+def test_a_damaged_line_is_one_clear_line(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "splits.jsonl"
+    Ledger(path).append(DECIDED)
+    path.write_text(f"{line}\n{path.read_text()}")
+    with pytest.raises(ConfigError, match=r"splits.jsonl line 1 is damaged.*restore the file"):
+        Ledger(path)
+
+
+def test_a_part_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "splits.jsonl"
+    Ledger(path).append(DECIDED)
+    path.write_text(path.read_text().replace('"test"', '"tset"'))
+    with pytest.raises(ConfigError, match=r"line 2 is damaged"):
+        Ledger(path)

@@ -1,0 +1,53 @@
+"""The user's groups: by a table, a regular expression, a name with stars; refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainables.data.shots.own_groups import own_groups
+from trainables.errors import ConfigError
+
+PATHS = ["/p/lynx/cat7_01.jpg", "/p/lynx/cat7_02.jpg", "/p/ocelot/cat9_01.jpg", "/p/ocelot/x.jpg"]
+WANTED = {PATHS[0]: "cat7", PATHS[1]: "cat7", PATHS[2]: "cat9"}
+
+
+@pytest.mark.parametrize("pattern", ["*_??.jpg", r"^(cat\d+)_", "*_*"])
+def test_patterns_name_groups(pattern: str) -> None:
+    assert own_groups(pattern, Path("/p"), PATHS) == WANTED
+
+
+def test_a_table_names_groups_relative_to_the_folder(tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("File;Group\nlynx/cat7_01.jpg;a\n/p/ocelot/x.jpg;b\n")
+    assert own_groups(table, Path("/p"), PATHS) == {PATHS[0]: "a", PATHS[3]: "b"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "line"),
+    [
+        ("dog*_1.jpg", r"groups: no file name matches 'dog\*_1.jpg', such as cat7_01.jpg"),
+        ("(cat", r"groups: '\(cat' is no regular expression"),
+        ("cat7_01.jpg", r"groups: 'cat7_01.jpg' says no group|says no group"),
+        ("missing.csv", r"groups: file not found: missing.csv"),
+    ],
+)
+def test_what_names_no_group_is_refused(groups: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        own_groups(groups, Path("/p"), PATHS)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("file,shot\nlynx/cat7_01.jpg,a\n", r"has no column group; its columns: 'file', 'shot'"),
+        ("file,group\nlynx/cat7_1.jpg,a\n", r"line 2 names 'lynx/cat7_1.jpg', no image of /p"),
+        ("file,group\nlynx/cat7_01.jpg,\n", r"line 2 has no group"),
+    ],
+)
+def test_a_table_with_faults_is_refused(text: str, line: str, tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text(text)
+    with pytest.raises(ConfigError, match=line):
+        own_groups(table, Path("/p"), PATHS)

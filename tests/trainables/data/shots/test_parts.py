@@ -1,0 +1,139 @@
+"""The cut: sizes, small classes, groups that grow, and what two parts have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainables.data.shots.parts import Node, cut, place_of
+
+
+def alone(count: int, class_name: str = "lynx", first: int = 0) -> list[Node]:
+    return [Node(f"{n:016x}", class_name) for n in range(first, first + count)]
+
+
+def written(nodes: list[Node], parts: list[str], groups: list[str]) -> list[Node]:
+    return [
+        node._replace(written=part, written_group=group)
+        for node, part, group in zip(nodes, parts, groups, strict=True)
+    ]
+
+
+def test_a_fifth_is_test_by_hash() -> None:
+    nodes = alone(1000)
+    found = cut(nodes, [], own_test=False, seed=0)
+    wanted = ["test" if place_of(node.name, 0) < 0.2 else "train" for node in nodes]
+    assert found.parts == wanted
+    assert 160 < found.parts.count("test") < 240
+    assert cut(nodes, [], own_test=False, seed=1).parts != found.parts
+
+
+def test_a_class_gives_test_groups_from_25_images_in_5_groups_on() -> None:
+    assert cut(alone(24), [], own_test=False, seed=0).parts == ["train"] * 24
+    for seed in range(40):
+        assert cut(alone(25), [], own_test=False, seed=seed).parts.count("test") >= 2
+    four = [(n, n + 4) for n in range(36)]  # 40 images in 4 groups
+    assert cut(alone(40), four, own_test=False, seed=0).parts == ["train"] * 40
+    five = [(n, n + 5) for n in range(35)]
+    for seed in range(40):
+        found = cut(alone(40), five, own_test=False, seed=seed)
+        tested = {g for g, part in zip(found.groups, found.parts, strict=True) if part == "test"}
+        assert len(tested) >= 2
+
+
+def test_the_next_by_hash_is_taken() -> None:
+    nodes = alone(25)
+    seed = next(s for s in range(999) if all(place_of(n.name, s) >= 0.2 for n in nodes))
+    found = cut(nodes, [], own_test=False, seed=seed)
+    first = sorted(nodes, key=lambda node: place_of(node.name, seed))[:2]
+    tested = [n for n, part in zip(nodes, found.parts, strict=True) if part == "test"]
+    assert sorted(tested) == sorted(first)
+
+
+def test_a_group_of_more_than_half_of_a_class_trains() -> None:
+    links = [(0, n) for n in range(1, 16)]  # 16 of 30
+    for seed in range(40):
+        assert cut(alone(30), links, own_test=False, seed=seed).parts[:16] == ["train"] * 16
+
+
+def test_a_class_that_grows_keeps_what_was_written() -> None:
+    small = alone(20)
+    before = cut(small, [], own_test=False, seed=0)
+    known = written(small, before.parts, before.groups)
+    grown = [*known, *alone(10, first=100)]
+    after = cut(grown, [], own_test=False, seed=0)
+    assert after.parts[:20] == ["train"] * 20
+    assert after.parts[20:].count("test") >= 2
+
+
+def test_new_images_join_the_part_and_the_group_that_they_are_linked_to() -> None:
+    nodes = [*written(alone(2), ["train", "test"], ["a", "b"]), *alone(3, first=50)]
+    found = cut(nodes, [(0, 2), (2, 3), (1, 4)], own_test=False, seed=0)
+    assert found.parts == ["train", "test", "train", "train", "test"]
+    assert found.groups == ["a", "b", "a", "a", "b"]
+
+
+def test_a_group_that_links_two_parts_joins_neither() -> None:
+    nodes = [*written(alone(2), ["train", "test"], ["a", "b"]), *alone(3, first=50)]
+    found = cut(nodes, [(0, 2), (2, 3), (3, 1)], own_test=False, seed=0)
+    assert found.parts == ["train", "test", "", "", "train"]
+    assert found.linking == {2: ("test", "train"), 3: ("test", "train")}
+    assert found.groups[:2] == ["a", "b"]
+
+
+def test_an_image_that_is_gone_still_says_where_its_copies_go() -> None:
+    gone = Node("f" * 16, "", "", "test", "g")
+    found = cut([*alone(2), gone], [(1, 2)], own_test=False, seed=0)
+    assert found.parts == ["train", "test", "test"]
+    assert found.groups[1] == "g"
+
+
+def test_own_groups_join_what_is_written_under_their_name() -> None:
+    gone = Node("f" * 16, "", "", "test", "cat 7")
+    nodes = [Node("0" * 16, "lynx", group="cat 7"), Node("1" * 16, "lynx", group="cat 8"), gone]
+    found = cut(nodes, [], own_test=False, seed=0)
+    assert found.parts == ["test", "train", "test"]
+    assert found.groups == ["cat 7", "cat 8", "cat 7"]
+
+
+def test_own_parts_win_and_what_is_beside_a_test_image_does_not_train() -> None:
+    own = ["train", "train", "train", "val", "val", "test"]
+    nodes = [n._replace(own=part) for n, part in zip(alone(6), own, strict=True)]
+    nodes[2] = nodes[2]._replace(written="test", written_group="x")
+    found = cut(nodes, [(0, 5), (1, 3), (4, 5)], own_test=True, seed=0)
+    assert found.parts == ["", "", "train", "val", "", "test"]
+    assert found.beside == {0: 5, 1: 3, 4: 5}
+
+
+def test_own_validation_without_a_test_leaves_the_rest_to_the_hash() -> None:
+    nodes = [n._replace(own="val" if k < 5 else "train") for k, n in enumerate(alone(200))]
+    found = cut(nodes, [(0, 7)], own_test=False, seed=0)
+    assert found.parts[:5] == ["val"] * 5
+    assert found.beside == {7: 0}
+    assert Counter(found.parts[5:])["test"] > 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_nothing_moves_and_nothing_leaks_whatever_comes(data: st.DataObject) -> None:
+    count = data.draw(st.integers(30, 60))
+    links = data.draw(
+        st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)), max_size=40)
+    )
+    links = [pair for pair in links if pair[0] != pair[1]]
+    seen = data.draw(st.integers(1, count))
+    nodes = [n._replace(class_name="ab"[k % 2]) for k, n in enumerate(alone(count))]
+    first = [pair for pair in links if max(pair) < seen]
+    before = cut(nodes[:seen], first, own_test=False, seed=0)
+    for one, other in first:
+        assert before.parts[one] == before.parts[other]
+        assert before.groups[one] == before.groups[other]
+    known = written(nodes[:seen], before.parts, before.groups)
+    after = cut([*known, *nodes[seen:]], links, own_test=False, seed=0)
+    assert after.parts[:seen] == before.parts
+    for one, other in links:
+        if after.parts[one] and after.parts[other]:
+            assert after.parts[one] == after.parts[other]
+            assert after.groups[one] == after.groups[other]

@@ -1,0 +1,84 @@
+"""Remarks: what is said, and what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainables.data.shots.identity import Content
+from trainables.data.shots.photo_set import Photo
+from trainables.data.shots.remarks import catch_all_classes, remarks_about
+
+
+def said(rows: list[tuple[str, str, Content]], *, own_test: bool = False) -> list[str]:
+    """Return the remarks on images of a class and group."""
+    photos = [
+        Photo(Path(f"/p/{name}/{n}.jpg"), name, "test" if n % 2 else "train", group, "", "", c.size)
+        for n, (name, group, c) in enumerate(rows)
+    ]
+    contents = {str(p.file): row[2] for p, row in zip(photos, rows, strict=True)}
+    return remarks_about(photos, contents, own_test=own_test)
+
+
+def plain(size: tuple[int, int] = (640, 480), camera: str = "", kind: str = "JPEG") -> Content:
+    return Content("", size=size, camera=camera, kind=kind)
+
+
+def test_one_size_camera_or_format_of_one_class_is_named() -> None:
+    rows = [("lynx", f"{n}", plain()) for n in range(6)]
+    odd = plain((640, 640), "Trap 5", "PNG")
+    rows += [("ocelot", f"o{n}", odd) for n in range(6)]
+    assert said(rows) == [
+        "all 'lynx' images are 640x480, no others are: the model may learn the size",
+        "all 'ocelot' images are 640x640, no others are: the model may learn the size",
+        "all 'ocelot' images are taken by Trap 5, no others are: the model may learn the camera",
+        "all 'lynx' images are JPEG files, no others are: the model may learn the file format",
+        "all 'ocelot' images are PNG files, no others are: the model may learn the file format",
+    ]
+    assert said([*rows, ("lynx", "x", odd)]) == []
+    assert said([*rows[:6], *rows[6:10], ("serval", "s", plain()), ("serval", "t", plain())]) == []
+
+
+def test_catch_all_folders_are_named() -> None:
+    assert catch_all_classes(["other", "None", "another", "no_class"]) == {
+        "other",
+        "None",
+        "no_class",
+    }
+    rows = [("other", "a", plain()), ("other", "b", plain())]
+    assert said(rows) == [
+        "'other' is a catch-all folder: it is kept as a class, and never plays new"
+    ]
+
+
+def test_a_class_that_is_one_shot_is_named() -> None:
+    rows = [("lynx", "a" if n < 20 else f"{n}", plain()) for n in range(30)]
+    assert said(rows) == [
+        "20 of 30 'lynx' images are one shot, by capture times or because they are alike: if they "
+        "are several, give --groups"
+    ]
+
+
+def test_a_shot_under_two_labels_is_named_but_not_a_group_of_the_user() -> None:
+    rows = [("lynx", "0123456789abcdef", plain()), ("lynx", "x", plain())]
+    rows += [("ocelot", "0123456789abcdef", plain()), ("ocelot", "x", plain())]
+    assert said(rows) == [
+        "a shot holds images of two classes, lynx/0.jpg and ocelot/2.jpg: is a label wrong?"
+    ]
+
+
+def test_classes_without_test_images_are_named_with_the_reason() -> None:
+    def trained(name: str, count: int, groups: int) -> list[Photo]:
+        return [
+            Photo(Path(f"/p/{name}/{n}"), name, "train", f"{name}{n % groups}", "", "", (1, 1))
+            for n in range(count)
+        ]
+
+    photos = [*trained("a", 3, 3), *trained("b", 24, 24), *trained("c", 40, 4)]
+    contents = {str(p.file): plain() for p in photos}
+    assert remarks_about(photos, contents, own_test=False) == [
+        "a, b have under 25 images: they all train, their figures are out-of-fold",
+        "c has under 5 shots: it all trains, its figures are out-of-fold",
+    ]
+    assert remarks_about(photos[:3], contents, own_test=True) == [
+        "a has no images in test/: it all trains, its figures are out-of-fold"
+    ]
