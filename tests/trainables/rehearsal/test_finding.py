@@ -87,3 +87,10 @@ def test_false_alarms_that_flood_the_cluster_hide_the_class() -> None:
     features[::10] = tight(18)  # all false alarms look like the class
     flooded = given._replace(known=given.known._replace(features=features))
     assert find(flooded, FINDING)[30] is False  # 30 of 44 is below .8
+
+
+def test_images_that_join_a_known_class_are_no_cluster_of_their_own() -> None:
+    generator = torch.Generator().manual_seed(4)
+    like_the_first = 5 * torch.eye(WIDTH)[0] + 0.2 * torch.randn(30, WIDTH, generator=generator)
+    finding = FINDING._replace(max_new=1)
+    assert find(stream(like_the_first, torch.ones(30).bool()), finding)[30] is False
