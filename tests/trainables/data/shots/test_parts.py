@@ -137,3 +137,9 @@ def test_nothing_moves_and_nothing_leaks_whatever_comes(data: st.DataObject) -> 
         if after.parts[one] and after.parts[other]:
             assert after.parts[one] == after.parts[other]
             assert after.groups[one] == after.groups[other]
+
+
+def test_what_is_written_is_not_judged_again() -> None:
+    nodes = written(alone(2), ["train", "test"], ["a", "b"])
+    found = cut(nodes, [(0, 1)], own_test=False, seed=0)
+    assert (found.parts, found.groups, found.beside) == (["train", "test"], ["a", "b"], {})
