@@ -23,6 +23,7 @@ from pydantic import (
 from orchestrator.locking.sweep_lock import write_file
 from trainables.errors import ConfigError, readable
 from trainables.former_names import current_metric, current_metrics
+from trainables.functional.paired_rules import Verdict
 
 Scalar = str | int | float | bool | None
 MetricName = Annotated[str, AfterValidator(current_metric)]
@@ -236,12 +237,35 @@ class FailureRecord(Record):
 
 
 class GateRecord(Record):
-    """One gate's decision on a challenger."""
+    """One gate's decision on a challenger.
+
+    ``passed`` says that the gate does not stand in the way: its verdict is not "refused". Records
+    of before have no verdict; there, a gate that compared nothing is recorded as passed.
+    ``needs`` is about how many test images would tell, if the gate cannot. ``origin`` is where the
+    figure comes from that the gate read: ``test/``, ``out_of_fold/`` or ``rehearsal/``.
+    """
 
     name: str
     passed: bool
     reason: str
     settings: dict[str, Scalar] = {}  # those that `--gate` changed
+    verdict: Verdict = "passed"
+    needs: int | None = None
+    origin: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_verdict(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """Give a record of before the verdict that it meant."""
+        if isinstance(content, dict) and "verdict" not in content:
+            return {**content, "verdict": "passed" if content.get("passed") else "refused"}
+        return content
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GateRecord:
+        if self.passed is (self.verdict == "refused"):
+            raise ValueError(f"gate '{self.name}': passed is {self.passed}, but {self.verdict}")
+        return self
 
     def text(self) -> str:
         """Return the reason, with the settings that were changed.

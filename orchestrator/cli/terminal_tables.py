@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.options import remedies
+from orchestrator.registry.verdicts import summary
 
 if TYPE_CHECKING:
     from orchestrator.cli.catalog import Row
@@ -101,16 +102,23 @@ def versions_table(model: str, rows: Iterable[Sequence[str]]) -> Table:
     return table
 
 
+VERDICT_STYLES = {"passed": "green", "refused": "red", "cannot tell": "yellow", "not asked": "dim"}
+
+
 def promotion_lines(record: PromotionRecord, storage: str) -> Group:
     """Return the result of the promotion, each gate's decision, and the remedies of a refusal."""
-    mark = {True: Text("pass ", style="green"), False: Text("fail ", style="red")}
     lines = [
-        Text.assemble("  ", mark[gate.passed], (gate.name, "bold"), f"  {gate.text()}")
+        Text.assemble(
+            "  ",
+            (f"{gate.verdict:<11}  ", VERDICT_STYLES[gate.verdict]),
+            (gate.name, "bold"),
+            f"  {gate.text()}",
+        )
         for gate in record.gates
     ]
     name = f"version {record.version}" if record.version else "(not registered)"
     result = "is now champion" if record.promoted else "was refused"
-    first = Text.assemble((record.model, "bold"), f" {name} {result}")
+    first = Text.assemble((record.model, "bold"), f" {name} {result}: {summary(record)}")
     return Group(first, *lines, *(Text(f"  remedy  {line}") for line in remedies(record, storage)))
 
 

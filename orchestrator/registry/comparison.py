@@ -94,6 +94,33 @@ def comparable_metrics(
         return comparison
 
 
+def with_latency(
+    registry: Registry,
+    model: str,
+    *,
+    version: str,
+    other: str | None,
+    metrics: Mapping[str, float],
+    gates: Sequence[Gate],
+) -> Comparison:
+    """Return stored metrics of two versions, which are compared image by image, with the latency.
+
+    Args:
+        registry: Registry of both versions.
+        model: Registered name.
+        version: The challenger.
+        other: The version that it is compared with, if there is one.
+        metrics: The challenger's stored metrics.
+        gates: Gates that will be asked; latency is measured only if a gate compares latency.
+    """
+    theirs = None if other is None else registry.metrics(model, other)
+    comparison = Comparison(dict(metrics), theirs)
+    if not any(getattr(gate, "metric", "") == LATENCY for gate in gates):
+        return comparison
+    with tempfile.TemporaryDirectory() as draft:
+        return _timed(_LoadedVersions(registry, model, Path(draft)), version, other, comparison)
+
+
 class _LoadedVersions:
     """Versions of a model, each downloaded and loaded once.
 

@@ -87,11 +87,11 @@ def find_floors(
             data=data,
         )
         for metric in map(metric_of, held):
-            floors[metric] = _floor(former, metric, alike)
+            floors[metric] = floor_of(former, metric, alike)
     return floors
 
 
-def _floor(version: str, metric: str, alike: Comparison) -> Floor:
+def floor_of(version: str, metric: str, alike: Comparison) -> Floor:
     """Return the floor that a version sets in a metric, without what would excuse noise."""
     names = [metric, *([f"{metric}/low", f"{metric}/high"] if metric == LATENCY else [])]
     theirs = alike.champion or {}
@@ -137,7 +137,7 @@ def keep_best(
         metric = metric_of(gate)
         if not metric or champion is None or gate.name in refusing:
             continue
-        floor = floors.get(metric) or _floor(champion, metric, comparison)
+        floor = floors.get(metric) or floor_of(champion, metric, comparison)
         mine, theirs = floor.challenger.get(metric), floor.best.get(metric)
         sign = -1.0 if getattr(gate, "better", "higher") == "lower" else 1.0
         if mine is not None and theirs is not None and sign * mine < sign * theirs:

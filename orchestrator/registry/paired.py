@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import stdev
+from statistics import fmean, stdev
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,12 @@ from orchestrator.registry.resampling import (
     rate_estimate,
 )
 from orchestrator.registry.shared_images import Shared
-from trainables.functional.paired_rules import Gain, Rate, smallest_half_width
+from trainables.functional.paired_rules import Gain, Rate, matched_interval
 from trainables.inference.outcomes import Outcomes, Part
 
 BANDS = ("many", "medium", "few")
-ONLY_ONE = "accuracy/only_one"  # what shared classes gain and lose by classes that one knows
+UNSHARED = "accuracy/unshared_classes"  # lost to classes that only one of the two knows
+CHANCE = "accuracy/chance"
 BALANCED, CALIBRATION = "accuracy/balanced", "calibration/ece"
 
 
@@ -31,10 +32,10 @@ def paired_gains(shared: Shared, bands: Mapping[str, str]) -> dict[str, Gain]:
     Of an image of class c, ``d`` is 1 where only the newer version is right, -1 where only the
     other one is, else 0; each answers with the largest of all its outputs. ``accuracy/balanced`` is
     the mean over classes of the mean of ``d``, ``accuracy/many|medium|few`` that over the classes
-    of a band, both without the images of ``accuracy/only_one``: those that one version lost to a
-    class that it alone knows. ``calibration/ece`` is the fall of the calibration error.
+    of a band, both without the images of ``accuracy/unshared_classes``: those that one version lost
+    to a class that it alone knows. ``calibration/ece`` is the fall of the calibration error.
 
-    A figure that no image shows is left out.
+    A figure that no image shows is left out, and calibration where a probability is missing.
 
     Args:
         shared: The shared images; images of classes that one version does not know are not judged.
@@ -54,7 +55,7 @@ def paired_gains(shared: Shared, bands: Mapping[str, str]) -> dict[str, Gain]:
     asked = {BALANCED: (gained - attributed, every)}
     asked |= {f"accuracy/{name}": (gained - attributed, band == name) for name in BANDS}
     if shared.only_mine or shared.only_theirs:
-        asked[ONLY_ONE] = (attributed, every)
+        asked[UNSHARED] = (attributed, every)
     same = _same_answers(images)
     found = {}
     for figure, (values, rows) in asked.items():
@@ -63,8 +64,12 @@ def paired_gains(shared: Shared, bands: Mapping[str, str]) -> dict[str, Gain]:
             figures = [class_mean(right[rows], images["label"][rows]) for right in (mine, theirs)]
             found[figure] = _gain(figure, estimate, figures, images[rows], shared.origin, same)
     stated = tuple(images[f"{who}_probability"].to_numpy(float) for who in ("my", "their"))
-    estimate, errors = calibration_gain(stated, (mine, theirs), images["group"])
-    found[CALIBRATION] = _gain(CALIBRATION, estimate, errors, images, shared.origin, same)
+    if np.isfinite(stated).all():
+        estimate, errors = calibration_gain(stated, (mine, theirs), images["group"])
+        found[CALIBRATION] = _gain(CALIBRATION, estimate, errors, images, shared.origin, same)
+    if UNSHARED in found:
+        beside = f", beside {100 * found[UNSHARED].value:+.2f} points by classes that one knows"
+        found[BALANCED] = found[BALANCED]._replace(where=f"{found[BALANCED].where}{beside}")
     return found
 
 
@@ -84,22 +89,45 @@ def over_constant(outcomes: Outcomes, part: Part = "test") -> Gain | None:
     estimate = class_mean_gain(right - constant, images)
     figures = [class_mean(values, images["label"]) for values in (right, constant)]
     origin = "out_of_fold/" if part == "train" else "test/"
-    gain = _gain(BALANCED, estimate, figures, images, origin, same=False)
+    gain = _gain(CHANCE, estimate, figures, images, origin, same=False)
     return gain._replace(where=f" of always answering '{usual}'{gain.where}")
 
 
 def rehearsal_gain(mine: Outcomes, theirs: Outcomes, renamed: Mapping[str, str]) -> Gain | None:
-    """Return the gain in AUROC of classes that played new in the rehearsals of both versions."""
+    """Return the gain in AUROC of classes that played new in the rehearsals of both versions.
+
+    Its interval is the t-interval of the paired differences over these classes; one class has none.
+    """
     now = {renamed.get(name, name): value for name, value in theirs.rehearsal.items()}
     common = sorted(set(mine.rehearsal) & set(now))
     if not common:
         return None
-    pairs = np.array([[mine.rehearsal[name], now[name]] for name in common])
-    images = pd.DataFrame({"label": "", "group": common})
-    estimate = class_mean_gain(pairs[:, 0] - pairs[:, 1], images)
-    same = bool((pairs[:, 0] == pairs[:, 1]).all())
-    gain = _gain("novelty/auroc", estimate, list(pairs.mean(0)), images, "rehearsal/", same)
-    return gain._replace(where=f" over {len(common)} classes", unit="rehearsed classes")
+    pairs = [(mine.rehearsal[name], now[name]) for name in common]
+    value = fmean(a - b for a, b in pairs)
+    half = _t_half([a - b for a, b in pairs]) if len(common) > 1 else 1.0
+    return Gain(
+        figure="novelty/auroc",
+        value=value,
+        low=max(-1.0, value - half),
+        high=min(1.0, value + half),
+        mine=fmean(a for a, _ in pairs),
+        theirs=fmean(b for _, b in pairs),
+        spread=half,
+        effective=len(common),
+        number=len(common),
+        same=all(a == b for a, b in pairs),
+        origin="rehearsal/",
+        where=f" over {len(common)} classes",
+        unit="rehearsed classes",
+    )
+
+
+def _t_half(values: Sequence[float]) -> float:
+    """Return half the width of the 95 % t-interval of a mean, of two values or more."""
+    from scipy.stats import t as student_t
+
+    quantile = float(student_t.ppf(0.975, len(values) - 1))
+    return quantile * stdev(values) / math.sqrt(len(values))
 
 
 def with_seeds(gain: Gain, mine: Mapping[str, float], theirs: Mapping[str, float]) -> Gain:
@@ -113,14 +141,12 @@ def with_seeds(gain: Gain, mine: Mapping[str, float], theirs: Mapping[str, float
         mine: Metrics with ``<origin><figure>/seed/<n>`` of the first version.
         theirs: Those of the other one.
     """
-    from scipy.stats import t as student_t
-
     prefix = f"{gain.origin}{gain.figure}/seed/"
     common = sorted(n for n in mine if n.startswith(prefix) and n in theirs)
     if len(common) < 2:
         return gain
     differences = [mine[name] - theirs[name] for name in common]
-    noise = student_t.ppf(0.975, len(common) - 1) * stdev(differences) / math.sqrt(len(common))
+    noise = _t_half(differences)
     return gain._replace(
         low=max(-1.0, gain.value - math.hypot(gain.value - gain.low, noise)),
         high=min(1.0, gain.value + math.hypot(gain.high - gain.value, noise)),
@@ -151,18 +177,19 @@ def _gain(
     origin: str,
     same: bool,
 ) -> Gain:
-    """Return a gain whose interval is at least as wide as its number of images asks for."""
+    """Return a gain whose interval is at least as wide as its number of images calls for."""
     value, low, high, effective = estimate
-    least = smallest_half_width(effective)
+    spread = (high - low) / 2
+    least, most = matched_interval(value, spread, effective)
     classes = images["label"].nunique()
     return Gain(
         figure=figure,
         value=value,
-        low=max(-1.0, min(low, value - least)),
-        high=min(1.0, max(high, value + least)),
+        low=max(-1.0, min(low, least)),
+        high=min(1.0, max(high, most)),
         mine=float(figures[0]),
         theirs=float(figures[1]),
-        spread=(high - low) / 2,
+        spread=spread,
         effective=effective,
         number=len(images),
         same=same,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.records import GateRecord, PromotionRecord
-from orchestrator.registry.comparison import LATENCY, Comparison, comparable_metrics
-from orchestrator.registry.floors import Floor, find_floors, keep_best, metric_of
+from orchestrator.registry.comparison import LATENCY
+from orchestrator.registry.floors import keep_best
 from orchestrator.registry.gate_settings import changed_settings, choose_gates
+from orchestrator.registry.judged_versions import judge_version
 from orchestrator.registry.packaging import is_model
+from orchestrator.registry.verdicts import summary
 from trainables.errors import ConfigError
 from trainables.inference.card import read_card
 from trainables.methods.gates import Gate
@@ -139,28 +141,27 @@ def decide(
     force: bool = False,
     data: Data | None = None,
 ) -> PromotionRecord:
-    """Apply every gate to comparable metrics (see `comparable_metrics`) and move the aliases.
+    """Ask every gate (see `judge_version`) and move the aliases.
 
-    The challenger is compared with the champion and with the best champion so far (see
-    `orchestrator.registry.floors`).
+    A gate that cannot tell, or that had nothing to compare, does not stand in the way; it is said.
     """
     disqualified = disqualifications(metrics)
     if disqualified:
         return PromotionRecord(model=model, version=version, promoted=False, gates=disqualified)
     champion = registry.alias(model, CHAMPION)
-    asked: dict[str, Any] = {
-        "version": version,
-        "champion": champion,
-        "metrics": metrics,
-        "gates": gates,
-        "data": data,
-    }
-    comparison = comparable_metrics(registry, model, **asked)
-    floors = {} if comparison.problem else find_floors(registry, model, **asked)
-    decisions = [*_comparability(comparison), *(_ask(gate, comparison, floors) for gate in gates)]
+    decisions, comparison, floors = judge_version(
+        registry,
+        model,
+        version=version,
+        champion=champion,
+        metrics=metrics,
+        gates=gates,
+        data=data,
+    )
     refusing = [decision.name for decision in decisions if not decision.passed]
     promoted = not refusing or (force and Provenance.name not in refusing)
-    verdict = f"refused by {', '.join(refusing)}" if refusing else "passed"
+    record = PromotionRecord(model=model, version=version, promoted=promoted, gates=decisions)
+    verdict = f"refused by {', '.join(refusing)}" if refusing else summary(record)
     tags = {VERDICT_TAG: f"{verdict}; forced" if refusing and promoted else verdict}
     changed = {gate.name: changed_settings(gate) for gate in gates}
     tags[GATES_TAG] = canonical_json({name: given for name, given in changed.items() if given})
@@ -181,7 +182,7 @@ def decide(
         _set_champion(registry, model, version, champion)
     else:
         registry.set_alias(model, CHALLENGER, version)
-    return PromotionRecord(model=model, version=version, promoted=promoted, gates=decisions)
+    return record
 
 
 def rollback(registry: Registry, model: str) -> str:
@@ -246,32 +247,6 @@ def _at_least_one(gates: Sequence[Gate] | None) -> Sequence[Gate]:
     if not chosen:
         raise ValueError("promotion needs at least one gate; received none")
     return chosen
-
-
-def _comparability(comparison: Comparison) -> list[GateRecord]:
-    """Return the decision on the comparison itself, if it has a problem or a note."""
-    reason = comparison.problem or comparison.note
-    passed = not comparison.problem
-    return [GateRecord(name="comparison", passed=passed, reason=reason)] if reason else []
-
-
-def _ask(gate: Gate, comparison: Comparison, floors: Mapping[str, Floor]) -> GateRecord:
-    """Return a gate's decision; without comparable metrics a gate that compares one refuses.
-
-    A challenger that passes beside the champion must pass beside the best champion so far too.
-    """
-    metric = metric_of(gate)
-    if comparison.problem and metric:
-        mine = comparison.challenger.get(metric)
-        shown = "" if mine is None else f" {mine:.4f}"
-        return GateRecord(
-            name=gate.name, passed=False, reason=f"{metric}{shown} cannot be compared"
-        )
-    passed, reason = gate(challenger=comparison.challenger, champion=comparison.champion)
-    if passed and metric in floors:
-        passed, against_best = floors[metric].judge(gate)
-        reason = f"{reason}; {against_best}"
-    return GateRecord(name=gate.name, passed=passed, reason=reason, settings=changed_settings(gate))
 
 
 def _set_champion(registry: Registry, model: str, version: str, champion: str | None) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.registry.packaging import is_model, package
 from orchestrator.registry.version_lookup import MODEL_PATH, the_one
@@ -20,8 +20,13 @@ from trainables.errors import ConfigError
 from trainables.former_names import current_metric
 from trainables.inference.card import CARD_FILE, Card, read_card
 
+if TYPE_CHECKING:
+    from trainables.inference.outcomes import Outcomes
+
 METRICS_FILE = "registry_metrics.json"
 DIGEST_TAG = "orchestrator.digest"
+OUTCOMES_FILE, BASE_FILE = "outcomes.parquet", "base_outcomes.parquet"  # of a model's folder
+TABLES_TAG = "orchestrator.tables"  # which of them a version has
 LAYOUT_TAG = "orchestrator.layout"  # "mlflow": folder inside an MLflow model; "plain": the folder
 
 
@@ -76,8 +81,7 @@ class Registry:
         path = f"model-{digest[:12]}"
         with tempfile.TemporaryDirectory() as draft:
             staged = Path(draft) / "model"
-            is_packaged = is_model(folder)
-            if is_packaged:
+            if is_model(folder):
                 package(folder, staged)
             else:
                 shutil.copytree(folder, staged)
@@ -88,7 +92,7 @@ class Registry:
             model,
             source,
             run_id,
-            tags={**tags, DIGEST_TAG: digest, LAYOUT_TAG: "mlflow" if is_packaged else "plain"},
+            tags={**tags, **_own_tags(folder, digest)},
             description=description,
         )
         return str(created.version)
@@ -174,6 +178,26 @@ class Registry:
             path = self._fetch(model, version, Path(draft), f"{inside.as_posix()}/{CARD_FILE}")
             return read_card(path.parent)
 
+    def outcomes(self, model: str, version: str, file: str = OUTCOMES_FILE) -> Outcomes | None:
+        """Return a version's table of outcomes (or its base recipe's); ``None`` without one.
+
+        Args:
+            model: Registered name.
+            version: Number of the version.
+            file: ``OUTCOMES_FILE`` or ``BASE_FILE`` of `trainables.inference.outcomes`.
+
+        Raises:
+            ConfigError: The table is damaged, or of a newer format.
+        """
+        from trainables.inference.outcomes import load_outcomes
+
+        if file not in self.version_tags(model, version).get(TABLES_TAG, "").split():
+            return None
+        inside = self._inside(model, version).as_posix()
+        with tempfile.TemporaryDirectory() as draft:
+            path = f"{inside}/{file}".removeprefix("./")
+            return load_outcomes(self._fetch(model, version, Path(draft), path))
+
     def download(self, model: str, version_or_alias: str, folder: Path) -> Path:
         """Download the folder of a version to ``folder`` and return its path.
 
@@ -246,6 +270,14 @@ class Registry:
             token = page.token
             if not token:
                 return found
+
+
+def _own_tags(folder: Path, digest: str) -> dict[str, str]:
+    """Return the tags by which this module finds what is in a version's folder."""
+    tables = [name for name in (OUTCOMES_FILE, BASE_FILE) if (folder / name).is_file()]
+    layout = "mlflow" if is_model(folder) else "plain"
+    found = {DIGEST_TAG: digest, LAYOUT_TAG: layout, TABLES_TAG: " ".join(tables)}
+    return {name: value for name, value in found.items() if value}
 
 
 def folder_digest(folder: Path) -> str:

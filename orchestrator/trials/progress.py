@@ -239,7 +239,7 @@ def _verdict(promotion: PromotionRecord, storage: str) -> list[str]:
     """Return the result of the promotion, each gate's reason, and the remedies of a refusal."""
     verdict = "is now champion" if promotion.promoted else "was refused"
     gates = [
-        f"  {'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.text()}"
+        f"  {gate.verdict if gate.passed else 'REFUSED':<11}  {gate.name}: {gate.text()}"
         for gate in promotion.gates
     ]
     remedy = [f"  remedy  {line}" for line in remedies(promotion, storage)]

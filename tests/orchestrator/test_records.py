@@ -9,6 +9,7 @@ from scipy.stats import t as student_t
 
 from orchestrator.records import (
     FinalistRecord,
+    GateRecord,
     Objective,
     SweepRecord,
     best_finalist,
@@ -157,3 +158,18 @@ def test_ranks_of_several_objectives_are_added() -> None:
     # a tie is the first's
     assert best_finalist([four[0], four[3]], both).trial_id == "a"
     assert best_finalist([four[3], four[0]], both).trial_id == "d"
+
+
+@pytest.mark.parametrize(("passed", "verdict"), [(True, "passed"), (False, "refused")])
+def test_a_gate_of_before_has_the_verdict_that_it_meant(passed: bool, verdict: str) -> None:
+    before = json.dumps({"name": "few", "passed": passed, "reason": "lost 1.5", "settings": {}})
+    found = GateRecord.model_validate_json(before)
+    assert (found.verdict, found.origin, found.needs) == (verdict, "", None)
+    assert GateRecord(name="few", passed=passed, reason="").verdict == verdict
+    assert GateRecord.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_refusal_that_passed_is_an_error() -> None:
+    for passed, verdict in ((True, "refused"), (False, "cannot tell")):
+        with pytest.raises(ValueError, match="gate 'few': passed is"):
+            GateRecord(name="few", passed=passed, reason="", verdict=verdict)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 Verdict = Literal["passed", "refused", "cannot tell", "not asked"]
 Z = 1.96  # of a 95 % interval
+POWER = ((Z + 0.8416) / Z) ** 2  # so many more images tell a difference in 4 of 5 samples
 SMALLEST_STEP = 0.0025  # nobody wants to know how many images tell a difference below this
 
 
@@ -45,7 +46,7 @@ class Gain(NamedTuple):
     unit: str = "test images"
 
 
-def judge_gain(gain: Gain, allowed: float) -> Decision:
+def judge_gain(gain: Gain, allowed: float, said: str = "") -> Decision:
     """Say whether a loss beyond an allowance is shown, excluded, or neither.
 
     With the gain's interval ``[low, high]`` and the allowance ``a``: refused if ``high < -a``
@@ -54,6 +55,7 @@ def judge_gain(gain: Gain, allowed: float) -> Decision:
     Args:
         gain: What the challenger gains.
         allowed: Largest allowed loss in points (hundredths).
+        said: What the reason begins with, by default the figure with the values of both models.
 
     Example:
         >>> two = Gain("accuracy", -0.04, -0.06, -0.02, 0.80, 0.84, 0.02, 900.0, 900)
@@ -62,15 +64,15 @@ def judge_gain(gain: Gain, allowed: float) -> Decision:
         >>> judge_gain(two, 1.0).verdict, judge_gain(two, 6.0).verdict
         ('refused', 'passed')
         >>> judge_gain(two, 3.0)[::2]
-        ('cannot tell', 1600)
+        ('cannot tell', 3300)
     """
     limit = allowed / 100
     if gain.same:
         return Decision("passed", f"{gain.origin}{gain.figure}{gain.where}: the same answers")
+    both = f"{gain.origin}{gain.figure} {gain.mine:.4f} against {gain.theirs:.4f}"
     reason = (
-        f"{gain.origin}{gain.figure} {gain.mine:.4f} against {gain.theirs:.4f}{gain.where}: "
-        f"{100 * gain.value:+.2f} points [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}], "
-        f"allowed {-allowed:.2f}"
+        f"{said or both}{gain.where}: {100 * gain.value:+.2f} points "
+        f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}], allowed {-allowed:.2f}"
     )
     # 1e-9, because a loss that equals the limit up to rounding is allowed
     if gain.high < -limit - 1e-9:
@@ -104,7 +106,7 @@ def judge_rate(rate: Rate, limit: float) -> Decision:
         >>> judge_rate(Rate("few", 0.25, 0.12, 0.45, 40, 40), 0.1).reason
         'few 0.250 [0.120, 0.450] of 40 images'
         >>> judge_rate(Rate("few", 0.25, 0.12, 0.45, 40, 40), 0.2)[::2]
-        ('cannot tell', 250)
+        ('cannot tell', 510)
     """
     shown = (
         f"{rate.band} {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] of {rate.number} images"
@@ -114,23 +116,24 @@ def judge_rate(rate: Rate, limit: float) -> Decision:
     if rate.high <= limit:
         return Decision("passed", shown)
     distance = max(abs(rate.value - limit), limit / 4)
-    needed = (Z / distance) ** 2 * limit * (1 - limit) * rate.number / rate.effective
+    needed = POWER * (Z / distance) ** 2 * limit * (1 - limit) * rate.number / rate.effective
     needs = _two_digits(max(needed, rate.number + 1))
     return Decision("cannot tell", f"{shown} (needs about {needs:,})", needs)
 
 
 def images_needed(gain: Gain, limit: float) -> int:
-    """Return about how many images would tell, if the gain stays what it is (two digits).
+    """Return about how many images would tell, if the true gain is the one that was found.
 
-    Half the interval has to be narrower than the distance of gain and limit. The bootstrap's part
-    of it shrinks with the root of the number, the rest (see `smallest_half_width`) with the number.
+    Half the interval has to be narrower than the distance of gain and limit, in four of five
+    samples. The bootstrap's part of it shrinks with the root of the number; that of images which
+    all agree (`matched_interval`) shrinks with the number. Rounded up to two digits.
 
     Args:
         gain: A gain that could not be told from the limit.
         limit: Largest allowed loss, a fraction.
     """
     distance = max(abs(gain.value + limit), limit / 2, SMALLEST_STEP)
-    by_spread = (gain.spread / distance) ** 2
+    by_spread = POWER * (gain.spread / distance) ** 2
     by_number = (Z / distance - 2) / gain.effective
     needed = max(gain.number * max(by_spread, by_number), gain.number + 1)
     return _two_digits(needed)
@@ -142,19 +145,34 @@ def _two_digits(number: float) -> int:
     return math.ceil(number / step - 1e-9) * step
 
 
-def smallest_half_width(effective: float) -> float:
-    """Return half the width of an interval for a difference that no image shows.
+def matched_interval(value: float, spread: float, effective: float) -> tuple[float, float]:
+    """Return the 95 % interval of a paired gain that few images call for.
 
-    Six images on which two models agree do not show that they always do. As in Agresti and Min
-    2005, "Simple improved confidence intervals for comparing matched proportions" (Statistics in
-    Medicine 24), half an image is added to each of the four cells of a matched table, which for
-    ``n`` concordant images gives ``1.96 / (n + 2)``.
+    A bootstrap of few images is too sure: six images on which two models agree do not show that
+    they always do, and five losses without a win hardly show a loss. Half an image is added to each
+    of the four cells of the matched table. With the gain ``g``, its variance ``v`` and ``n``
+    images::
+
+        g' = g n / (n + 2),  v' = (n^2 v + n g^2 + 1 - n^2 g^2 / (n + 2)) / (n + 2)^2
+
+    and the interval is ``g' +- 1.96 sqrt(v')``.
 
     Args:
+        value: The gain, -1 to 1.
+        spread: Half the width of its bootstrap interval, which gives the variance.
         effective: Number of independent images.
 
+    Source:
+        Agresti and Min 2005, "Simple improved confidence intervals for comparing matched
+        proportions", Statistics in Medicine 24.
+
     Example:
-        >>> round(smallest_half_width(6), 3), round(smallest_half_width(598), 5)
-        (0.245, 0.00327)
+        >>> low, high = matched_interval(0.0, 0.0, 6)
+        >>> round(low, 3), round(high, 3)
+        (-0.245, 0.245)
     """
-    return Z / (effective + 2)
+    more = effective + 2
+    squares = (effective * spread / Z) ** 2 + effective * value**2
+    variance = (squares + 1 - (effective * value) ** 2 / more) / more**2
+    middle, half = value * effective / more, Z * math.sqrt(variance)
+    return middle - half, middle + half

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.registry.paired import (
     BALANCED,
-    ONLY_ONE,
+    UNSHARED,
     false_alarms,
     over_constant,
     paired_gains,
@@ -86,9 +86,9 @@ def test_an_added_class_is_no_loss_of_the_others() -> None:
     found = paired_gains(shared, mine.bands())
     assert found[BALANCED].value == 0.0
     assert found[BALANCED].number == 160
-    assert found[ONLY_ONE].value == pytest.approx(-3 / 40)
+    assert found[UNSHARED].value == pytest.approx(-3 / 40)
     assert found[BALANCED].mine - found[BALANCED].theirs == pytest.approx(-3 / 40)  # the whole
-    assert judge_gain(found[ONLY_ONE], 2.0).verdict == "refused"
+    assert judge_gain(found[UNSHARED], 2.0).verdict == "refused"
     assert judge_gain(found[BALANCED], 2.0).verdict == "passed"
     assert "this version alone knows 'tabby'" in describe(shared, "version 1")
     assert "40 were no test images of version 1" in describe(shared, "version 1")
@@ -104,7 +104,7 @@ def test_a_removed_class_is_said_and_costs_nothing() -> None:
     found = paired_gains(shared, mine.bands())
     assert found[BALANCED].number == 160
     assert found[BALANCED].value == 0.0
-    assert found[ONLY_ONE].value == 0.0
+    assert found[UNSHARED].value == 0.0
     assert "version 1 alone knows 'tabby'" in describe(shared, "version 1")
 
 
@@ -115,7 +115,7 @@ def test_what_only_the_former_class_took_is_no_gain_of_the_others() -> None:
     mine = version(kept, lambda p: p.label if p.label == "serval" else right_below(0.9)(p))
     found = gains(mine, theirs)
     assert found[BALANCED].value == 0.0
-    assert found[ONLY_ONE].value == pytest.approx(0.1 / 4)
+    assert found[UNSHARED].value == pytest.approx(0.1 / 4)
 
 
 @pytest.mark.parametrize("grown", [False, True])
@@ -300,12 +300,15 @@ def test_rehearsals_are_compared_over_classes() -> None:
     gain = rehearsal_gain(mine, theirs, {})
     assert gain is not None
     assert gain.value == pytest.approx(-0.04)
+    # differences -.05, -.05, -.05, -.05, 0: sd .02236, t .975 of 4: 2.776
+    assert gain.low == pytest.approx(-0.04 - 2.776 * 0.02236 / 5**0.5, abs=1e-4)
     assert (gain.origin, gain.number, gain.unit) == ("rehearsal/", 5, "rehearsed classes")
     assert rehearsal_gain(mine, version(data, right_below(0.9)), {}) is None
     other = version(data, right_below(0.9), rehearsal={"cat": 0.7})
     renamed = rehearsal_gain(mine, other, {"cat": "tabby"})
     assert renamed is not None
     assert renamed.value == pytest.approx(-0.05)
+    assert (renamed.low, renamed.high) == (-1.0, pytest.approx(0.95))  # one class shows nothing
 
 
 def test_seeds_widen_the_interval_on_top_of_images() -> None:

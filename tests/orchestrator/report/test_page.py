@@ -134,7 +134,7 @@ def test_refusal_names_the_gates_that_failed(record: SweepRecord, tmp_path: Path
     refused.finalists[0].arrays = None
     text = Page(write_report(refused, tmp_path)).text
     assert "refused longtail version 3 was not promoted: few." in text
-    assert "failed few 0.2 against 0.6" in text
+    assert "refused few 0.2 against 0.6" in text
 
 
 @pytest.mark.parametrize(

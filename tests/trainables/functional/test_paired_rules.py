@@ -10,7 +10,7 @@ from trainables.functional.paired_rules import (
     images_needed,
     judge_gain,
     judge_rate,
-    smallest_half_width,
+    matched_interval,
 )
 
 
@@ -45,23 +45,32 @@ def test_the_reason_has_both_values_the_interval_and_the_allowance() -> None:
     )
     unsure = judge_gain(gain(0, 0.02)._replace(unit="rehearsed classes"), 1.0)
     assert unsure.reason.endswith(
-        "a loss of more than 1.00 points is neither shown nor excluded: that needs about 1,600 "
+        "a loss of more than 1.00 points is neither shown nor excluded: that needs about 3,300 "
         "rehearsed classes"
     )
 
 
 def test_the_number_that_would_tell_grows_with_the_square_of_the_spread() -> None:
-    assert images_needed(gain(0.0, 0.02), 0.01) == 1600  # twice as wide as the distance
-    assert images_needed(gain(0.01, 0.04), 0.01) == 1600  # distance .02
-    assert images_needed(gain(-0.01, 0.04), 0.01) == 26_000  # none: half the limit, 25,600
-    assert images_needed(gain(0.0, 0.0101), 0.01) == 410  # 408.04
+    # 80 % power: (1.96 + .84)^2 / 1.96^2 = 2.043 times as many as make the interval so narrow
+    assert images_needed(gain(0.0, 0.02), 0.01) == 3300  # 400 * 2^2 * 2.043 = 3,269
+    assert images_needed(gain(0.01, 0.04), 0.01) == 3300  # distance .02
+    assert images_needed(gain(-0.01, 0.04), 0.01) == 53_000  # none: half the limit, 52,304
+    assert images_needed(gain(0.0, 0.0101), 0.01) == 840  # 833.7
     # without a spread the number alone widens: 1.96 / (n + 2) = .01 at n = 194
     assert images_needed(gain(0.0, 0.0, 6, 6), 0.01) == 200
     assert images_needed(gain(0.0, 0.0, 12, 6), 0.01) == 390  # two images count as one
 
 
-def test_images_that_agree_show_no_more_than_their_number() -> None:
-    assert smallest_half_width(1) == pytest.approx(0.6533, abs=1e-4)
+@pytest.mark.parametrize(("lost", "won", "number"), [(5, 0, 20), (12, 4, 40), (0, 0, 1)])
+def test_interval_of_few_images_is_that_of_agresti_and_min(
+    lost: int, won: int, number: int
+) -> None:
+    value = (won - lost) / number
+    variance = (lost + won - (won - lost) ** 2 / number) / number**2
+    low, high = matched_interval(value, 1.96 * variance**0.5, number)
+    b, c, n = lost + 0.5, won + 0.5, number + 2
+    half = 1.96 * (b + c - (b - c) ** 2 / n) ** 0.5 / n
+    assert (low, high) == pytest.approx(((c - b) / n - half, (c - b) / n + half))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,7 @@ def test_a_rate_fails_wholly_above_its_limit(low: float, high: float, verdict: s
 
 
 def test_the_number_that_would_tell_a_rate() -> None:
-    # (1.96 / .05)^2 * .1 * .9 = 138.3; each image weighs half of an independent one
+    # 2.043 * (1.96 / .05)^2 * .1 * .9 = 282.5; each image weighs half of an independent one
     rate = Rate("few", 0.15, 0.05, 0.3, 20, 40)
-    assert judge_rate(rate, 0.1).needs == 280
-    assert judge_rate(rate, 0.1).reason == "few 0.150 [0.050, 0.300] of 40 images (needs about 280)"
+    assert judge_rate(rate, 0.1).needs == 570
+    assert judge_rate(rate, 0.1).reason == "few 0.150 [0.050, 0.300] of 40 images (needs about 570)"

@@ -39,6 +39,7 @@ class Calibration(Comparing, Gate):
         False
     """
 
+    figure: ClassVar[str] = "calibration/ece"
     better: ClassVar[Literal["higher", "lower"]] = "lower"
 
     metric: str = "test/calibration/ece"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from trainables.methods.gates import ComparingBand, Gate, Points
 
 
@@ -37,6 +39,8 @@ class Few(ComparingBand, Gate):
         >>> Few()(challenger={name: 0.50}, champion={name: 0.52})[0]
         False
     """
+
+    figure: ClassVar[str] = "accuracy/few"
 
     metric: str = "test/accuracy/few"
     excused_regression: Points = 4.0

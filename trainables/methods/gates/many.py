@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from trainables.methods.gates import ComparingBand, Gate
 
 
@@ -37,5 +39,7 @@ class Many(ComparingBand, Gate):
         >>> Many()(challenger={name: 0.50}, champion={name: 0.52})[0]
         False
     """
+
+    figure: ClassVar[str] = "accuracy/many"
 
     metric: str = "test/accuracy/many"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from trainables.methods.gates import ComparingBand, Gate
 
 
@@ -38,5 +40,7 @@ class Medium(ComparingBand, Gate):
         >>> Medium()(challenger={name: 0.50}, champion={name: 0.52})[0]
         False
     """
+
+    figure: ClassVar[str] = "accuracy/medium"
 
     metric: str = "test/accuracy/medium"

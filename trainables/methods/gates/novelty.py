@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from trainables.methods.gates import Comparing, Gate
 
@@ -41,6 +42,8 @@ class Novelty(Comparing, Gate):
         >>> Novelty()(challenger={}, champion=None)
         (True, 'not asked: test/novelty/auroc needs test images of classes that no model learns')
     """
+
+    figure: ClassVar[str] = "novelty/auroc"
 
     metric: str = "test/novelty/auroc"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from trainables.methods.gates import Comparing, Gate, Points
 
 
@@ -40,6 +42,8 @@ class Overall(Comparing, Gate):
         ... )
         (False, 'test/accuracy/open 0.7000 against 0.7200: lost 2.00 points, allowed 0.50')
     """
+
+    figure: ClassVar[str] = "accuracy/balanced"
 
     metric: str = "test/accuracy/open"
     allowed_regression: Points = 0.5

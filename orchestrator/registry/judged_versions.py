@@ -1,0 +1,190 @@
+"""Gates on registered versions: image by image where both have tables, else by their metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from orchestrator.records import GateRecord
+from orchestrator.registry.comparison import (
+    LATENCY,
+    Comparison,
+    comparable_metrics,
+    with_latency,
+)
+from orchestrator.registry.floors import Floor, best_champions, find_floors, floor_of, metric_of
+from orchestrator.registry.gate_settings import changed_settings
+from orchestrator.registry.judging import Rival, by_metrics, judge_photos
+from orchestrator.registry.verdicts import COMPARISON
+from orchestrator.registry.versions import BASE_FILE
+from trainables.functional.paired_rules import Gain
+from trainables.inference.outcomes import Outcomes
+from trainables.methods.gates import Gate
+
+if TYPE_CHECKING:
+    from orchestrator.registry.versions import Registry
+    from trainables.data.data_settings import Data
+
+
+class JudgedVersion(NamedTuple):
+    """Decisions of the gates, the metrics that they compared, and the floors."""
+
+    decisions: list[GateRecord]
+    comparison: Comparison
+    floors: Mapping[str, Floor]
+
+
+def judge_version(
+    registry: Registry,
+    model: str,
+    *,
+    version: str,
+    champion: str | None,
+    metrics: Mapping[str, float],
+    gates: Sequence[Gate],
+    data: Data | None = None,
+) -> JudgedVersion:
+    """Ask the gates about a version, beside the champion and the best champion so far.
+
+    Versions that have tables of outcomes (`trainables.inference.outcomes`) are compared on the
+    images that are test images of both, see `orchestrator.registry.judging`. Others are compared by
+    their metrics, see `comparable_metrics`.
+
+    Args:
+        registry: Registry of the versions.
+        model: Registered name.
+        version: The challenger.
+        champion: The present champion; ``None``: there is no champion.
+        metrics: The challenger's stored metrics.
+        gates: The gates.
+        data: See `comparable_metrics`.
+    """
+    mine = registry.outcomes(model, version)
+    theirs = None if champion is None else _rival(registry, model, champion)
+    if mine is not None and (champion is None or theirs is not None):
+        return _by_image(
+            registry, model, mine, version=version, theirs=theirs, champion=champion,
+            metrics=metrics, gates=gates,
+        )  # fmt: skip
+    asked = {"version": version, "champion": champion, "metrics": metrics, "gates": gates}
+    comparison = comparable_metrics(registry, model, data=data, **asked)  # type: ignore[arg-type]
+    floors: dict[str, Floor] = {}
+    if not comparison.problem:
+        floors = find_floors(registry, model, data=data, **asked)  # type: ignore[arg-type]
+    decisions = [*_comparability(comparison), *(_ask(gate, comparison, floors) for gate in gates)]
+    return JudgedVersion(decisions, comparison, floors)
+
+
+def _rival(registry: Registry, model: str, version: str) -> Rival | None:
+    """Return a version to compare with; ``None`` if it has no table."""
+    outcomes = registry.outcomes(model, version)
+    if outcomes is None:
+        return None
+    return Rival(f"version {version}", outcomes, registry.metrics(model, version))
+
+
+def _by_image(
+    registry: Registry,
+    model: str,
+    mine: Outcomes,
+    *,
+    version: str,
+    champion: str | None,
+    theirs: Rival | None,
+    metrics: Mapping[str, float],
+    gates: Sequence[Gate],
+) -> JudgedVersion:
+    """Judge a version by its table of outcomes."""
+    timed = with_latency(
+        registry, model, version=version, other=champion, metrics=metrics, gates=gates
+    )
+    base = registry.outcomes(model, version, BASE_FILE)
+    best = {} if champion is None else best_champions(registry, model, champion)
+    rivals = {former: _rival(registry, model, former) for former in set(best.values()) - {version}}
+    held = {gate.name: rivals.get(best.get(metric_of(gate), "")) for gate in gates}
+    judged = judge_photos(
+        mine,
+        gates=gates,
+        champion=theirs,
+        base=None if base is None else Rival("the base recipe", base),
+        best={name: rival for name, rival in held.items() if rival is not None},
+        metrics=(timed.challenger, timed.champion),
+        model=model,
+    )
+    floors = {
+        metric_of(gate): _floor(best[metric_of(gate)], gate, judged.over_best[gate.name])
+        for gate in gates
+        if gate.name in judged.over_best
+    }
+    decisions = judged.decisions
+    if best.get(LATENCY) in rivals:
+        former = best[LATENCY]
+        alike = with_latency(
+            registry, model, version=version, other=former, metrics=metrics, gates=gates
+        )
+        floors[LATENCY] = floor_of(former, LATENCY, alike)
+        by_name = {gate.name: gate for gate in gates if metric_of(gate) == LATENCY}
+        decisions = [
+            _beside_floor(d, by_name[d.name], floors[LATENCY]) if d.name in by_name else d
+            for d in decisions
+        ]
+    return JudgedVersion(decisions, _as_metrics(timed, gates, judged.over_champion), floors)
+
+
+def _as_metrics(timed: Comparison, gates: Sequence[Gate], gains: Mapping[str, Gain]) -> Comparison:
+    """Return metrics in which each gate's one has the values of the images that were compared."""
+    mine = {name: v for name, v in timed.challenger.items() if name.startswith(LATENCY)}
+    theirs = {name: v for name, v in (timed.champion or {}).items() if name.startswith(LATENCY)}
+    for gate in gates:
+        if gate.name in gains:
+            values = _values(gate, gains[gate.name])
+            mine[metric_of(gate)], theirs[metric_of(gate)] = values
+    return Comparison(mine, None if timed.champion is None else theirs)
+
+
+def _values(gate: Gate, gain: Gain) -> tuple[float, float]:
+    """Return a gain as two values of the gate's metric, of which the gate wants the better one."""
+    sign = -1.0 if getattr(gate, "better", "higher") == "lower" else 1.0
+    return gain.theirs + sign * gain.value, gain.theirs
+
+
+def _floor(version: str, gate: Gate, gain: Gain) -> Floor:
+    mine, theirs = _values(gate, gain)
+    return Floor(version, {metric_of(gate): mine}, {metric_of(gate): theirs})
+
+
+def _comparability(comparison: Comparison) -> list[GateRecord]:
+    """Return the decision on the comparison itself, if it has a problem or a note."""
+    reason = comparison.problem or comparison.note
+    passed = not comparison.problem
+    return [GateRecord(name=COMPARISON, passed=passed, reason=reason)] if reason else []
+
+
+def _ask(gate: Gate, comparison: Comparison, floors: Mapping[str, Floor]) -> GateRecord:
+    """Return a gate's decision; without comparable metrics a gate that compares one refuses.
+
+    A challenger that passes beside the champion must pass beside the best champion so far too.
+    """
+    metric = metric_of(gate)
+    if comparison.problem and metric:
+        mine = comparison.challenger.get(metric)
+        shown = "" if mine is None else f" {mine:.4f}"
+        return GateRecord(
+            name=gate.name, passed=False, reason=f"{metric}{shown} cannot be compared"
+        )
+    record = by_metrics(gate, comparison.challenger, comparison.champion)
+    return _beside_floor(record, gate, floors[metric]) if metric in floors else record
+
+
+def _beside_floor(record: GateRecord, gate: Gate, floor: Floor) -> GateRecord:
+    """Return a decision, refused if the best champion so far is better than allowed."""
+    if not record.passed:
+        return record
+    passed, against_best = floor.judge(gate)
+    return GateRecord(
+        name=gate.name,
+        passed=passed,
+        reason=f"{record.reason}; {against_best}",
+        settings=changed_settings(gate),
+        origin=record.origin,
+    )
