@@ -80,6 +80,7 @@ class SweepOptions(BaseModel):
             ``qmc``, ``package.module:Class`` or ``optunahub:PACKAGE:Class``.
         objectives: Validation metrics; empty: those of the study.
         finalists: How many recipes are run again on all seeds and tested.
+        soup: Let averages of the best trials that share a trunk be finalists too.
         num_seeds: Seeds per finalist.
         data_seeds: Cut the data anew for each seed of a finalist's validation.
         model: Name of the registered model.
@@ -106,6 +107,7 @@ class SweepOptions(BaseModel):
     sampler: str = "tpe"
     objectives: tuple[Objective, ...] = ()
     finalists: Number = 2
+    soup: bool = False
     num_seeds: Number = Field(default=3, validation_alias=AliasChoices("num_seeds", "seeds"))
     data_seeds: bool = False
     model: Annotated[str, AfterValidator(lambda n: check_name("--model", n))] = DEFAULT_MODEL

@@ -103,6 +103,15 @@ class StageUse(Record):
         return {name: value for name, value in content.items() if name != "run_id"}
 
 
+SOUP = "soup-"  # begins the id of a finalist that is an average of trials
+
+
+def _soup(trial_id: str) -> str:
+    """Return what people call a soup; empty for a trial."""
+    kind = trial_id.removeprefix(SOUP)
+    return "" if kind == trial_id else f"{kind} soup"
+
+
 class TrialRecord(Record):
     """One trial: its parameters, state, metrics and stages."""
 
@@ -121,6 +130,18 @@ class TrialRecord(Record):
     def changes(self) -> dict[str, Scalar]:
         """Changes of the base recipe in this trial: parameters and rung."""
         return {**self.params, **self.rung}
+
+    @property
+    def title(self) -> str:
+        """What people call it.
+
+        Example:
+            >>> TrialRecord(trial_id="t-7", number=7, state="COMPLETE", params={}).title
+            'trial 7'
+            >>> TrialRecord(trial_id="soup-greedy", number=24, state="COMPLETE", params={}).title
+            'greedy soup'
+        """
+        return _soup(self.trial_id) or f"trial {self.number}"
 
 
 class Interval(Record):
@@ -310,6 +331,13 @@ class SweepRecord(Record):
     failures: list[FailureRecord] = []  # of finalists, report and promotion
     tracking_uri: Annotated[str, AfterValidator(redact)] = ""  # for people: without a password
     run_id: str | None = None
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """What people call trials and finalists, by id."""
+        trials = {trial.trial_id: trial.title for trial in self.trials}
+        ids = (finalist.trial_id for finalist in self.finalists)
+        return trials | {found: _soup(found) or trials.get(found, found) for found in ids}
 
     def save(self, folder: Path) -> Path:
         """Write ``sweep.json`` atomically and return its path.

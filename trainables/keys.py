@@ -100,8 +100,16 @@ def with_contents(settings: BaseModel) -> Any:
         elif isinstance(value, BaseModel):
             plain[name] = with_contents(value)
         elif isinstance(value, tuple) and any(isinstance(part, BaseModel) for part in value):
-            plain[name] = [with_contents(p) if isinstance(p, BaseModel) else p for p in value]
+            parts = zip(value, plain[name], strict=True)
+            plain[name] = [_part_with_contents(part, as_is) for part, as_is in parts]
     return plain
+
+
+def _part_with_contents(part: object, as_is: object) -> object:
+    """Return an entry of a list as `with_contents` does, given its plain value."""
+    if isinstance(part, Method):
+        return {part.name: with_contents(part)}
+    return with_contents(part) if isinstance(part, BaseModel) else as_is
 
 
 def file_digest(path: str) -> str:
@@ -149,9 +157,9 @@ def methods_of(settings: BaseModel) -> Iterator[Method]:
     """Yield all methods in settings, nested methods included."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if isinstance(value, Method):
-            yield value
         for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Method):
+                yield part
             if isinstance(part, BaseModel):
                 yield from methods_of(part)
 

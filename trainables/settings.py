@@ -45,10 +45,17 @@ def _in_first_names(settings: BaseModel) -> dict[str, Any]:
             plain[name] = _in_first_names(value)
         elif isinstance(value, tuple):
             parts = zip(value, plain[name], strict=True)
-            plain[name] = [_in_first_names(v) if isinstance(v, BaseModel) else p for v, p in parts]
+            plain[name] = [_part_in_first_names(v, p) for v, p in parts]
         first = next(iter(former_keys(type(settings), name)), name)
         plain[first] = plain.pop(name)
     return plain
+
+
+def _part_in_first_names(value: object, plain: object) -> object:
+    """Return an entry of a list under first names, given its plain value."""
+    if isinstance(value, Method):
+        return {value.first_name(): _in_first_names(value)}
+    return _in_first_names(value) if isinstance(value, BaseModel) else plain
 
 
 def canonical_json(value: object) -> str:
@@ -121,10 +128,16 @@ def _flatten(settings: BaseModel, prefix: str, flat: dict[str, Any]) -> None:
         elif isinstance(value, Settings):
             _flatten(value, f"{path}.", flat)
         elif isinstance(value, tuple | list):
-            parts = (v.model_dump(mode="json") if isinstance(v, Settings) else v for v in value)
-            flat[path] = canonical_json(list(parts))
+            flat[path] = canonical_json([_plain(part) for part in value])
         else:
             flat[path] = value
+
+
+def _plain(part: object) -> object:
+    """Return an entry of a list as a plain value."""
+    if isinstance(part, Method):
+        return part.dump()
+    return part.model_dump(mode="json") if isinstance(part, Settings) else part
 
 
 def assign(settings: T, changes: Mapping[str, Any]) -> T:
@@ -228,7 +241,8 @@ def _assign_method(
     given = _without_defaults(cls, settings)
     nested = known[rest[0]].annotation
     if len(rest) == 1:
-        given[rest[0]] = value
+        listed = isinstance(value, str) and get_origin(nested) is tuple
+        given[rest[0]] = _parse_list(f"{path}.{rest[0]}", str(value)) if listed else value
     elif isinstance(nested, type) and issubclass(nested, Method):
         given.setdefault(rest[0], known[rest[0]].get_default())
         _assign_method(nested, given, rest, 0, value)

@@ -60,11 +60,29 @@ def finalists_of(
     return chosen + [t for t in trials if is_baseline(t) and t.params not in tested]
 
 
+def asked_finalists(
+    record: SweepRecord, objectives: Sequence[Objective], options: SweepOptions
+) -> list[TrialRecord]:
+    """Return all finalists that were asked for: `finalists_of`, then soups if they are wanted.
+
+    Soups come last, so that one that is only as good as a trial is not chosen.
+    """
+    found = finalists_of(record.trials, objectives, options.finalists)
+    if options.soup and found:
+        from orchestrator.choice.soups import soups_of
+        from trainables.experiment import Experiment
+        from trainables.settings import build
+
+        ranked = choose(record.trials, objectives, len(record.trials))
+        found += soups_of(ranked, build(Experiment, record.experiment))
+    return found
+
+
 def final_round_is_done(
     record: SweepRecord, objectives: Sequence[Objective], options: SweepOptions
 ) -> bool:
     """Say whether every finalist has run, or failed, on every seed that was asked for."""
-    wanted = {t.trial_id for t in finalists_of(record.trials, objectives, options.finalists)}
+    wanted = {trial.trial_id for trial in asked_finalists(record, objectives, options)}
     failed = [f for f in record.failures if f.trial_id is not None]
     ended = {f.trial_id for f in record.finalists} | {f.trial_id for f in failed}
     seeds = {seed for f in record.finalists for seed in f.seeds} | {f.seed for f in failed}

@@ -94,6 +94,9 @@ def sweep(  # noqa: PLR0913  (one parameter per option: that is how typer reads 
         ),
     ] = None,
     finalists: Annotated[int, typer.Option(help="Recipes retrained and tested at the end.")] = 2,
+    soup: Annotated[
+        bool, typer.Option("--soup", help="Averages of the best trials are finalists too.")
+    ] = False,
     num_seeds: Annotated[int, typer.Option(help="Seeds per finalist.")] = 3,
     data_seeds: Annotated[
         bool, typer.Option("--data-seeds", help="Finalists' seeds also cut the data anew.")

@@ -83,7 +83,7 @@ def context(record: SweepRecord, folder: Path) -> dict[str, Any]:
         "winner": best,
         "caution": _caution(best),
         "recipes": recipes(record),
-        "numbers": {trial.trial_id: trial.number for trial in record.trials},
+        "titles": record.titles,
         "ranked": order,
         "first": order[0] if measured(record) else None,
         "params": varied(record.trials),

@@ -105,8 +105,7 @@ def finalist_pictures(record: SweepRecord) -> list[Picture]:
     """Draw the finalists' test results with their intervals."""
     if not record.finalists:
         return []
-    numbers = {trial.trial_id: trial.number for trial in record.trials}
-    names = [f"trial {numbers.get(f.trial_id, f.trial_id)}" for f in record.finalists]
+    names = [record.titles[f.trial_id] for f in record.finalists]
     pictures = []
     for objective in record.objectives:
         rows: dict[str, Interval] = {

@@ -67,12 +67,13 @@ def describe_version(record: SweepRecord, best: FinalistRecord, experiment_id: s
         experiment_id: MLflow experiment of the sweep's run, for the link to the report; without it
             or the run there is no link.
     """
-    number = next((t.number for t in record.trials if t.trial_id == best.trial_id), None)
+    title = record.titles.get(best.trial_id, best.trial_id)
     base = record.selection is not None and record.selection.base == best.trial_id
     seeds = ", ".join(map(str, best.seeds))
     lines = [
-        f"Trial {number}{', the base recipe,' if base else ''} of sweep `{record.name}` (search "
-        f"space {record.space}, {len(record.trials)} trials), with seed {best.seeds[0]}.",
+        f"{title[:1].upper()}{title[1:]}{', the base recipe,' if base else ''} of sweep "
+        f"`{record.name}` (search space {record.space}, {len(record.trials)} trials), with seed "
+        f"{best.seeds[0]}.",
         *([f"Selection: {record.selection.reason}."] if record.selection else []),
         f"On the test set, over seeds {seeds}:",
         "\n".join(f"- {line}" for line in _objectives(record, best)),

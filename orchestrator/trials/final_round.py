@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from orchestrator.choice.finalist_choice import finalists_of, is_baseline
+from orchestrator.choice.finalist_choice import asked_finalists, is_baseline
 from orchestrator.choice.selection import Answers, select
 from orchestrator.choice.serving import Served, choose_served
 from orchestrator.execution.cluster import trial_resources
@@ -63,8 +63,11 @@ class FinalRound:
     folder: Path
 
     def choose(self, objectives: Sequence[Objective]) -> list[TrialRecord]:
-        """Return the best trials by validation and the base recipe; empty if no trial completed."""
-        return finalists_of(self.record.trials, objectives, self.options.finalists)
+        """Return the best trials by validation, the base recipe, and soups if they are wanted.
+
+        The list is empty if no trial completed.
+        """
+        return asked_finalists(self.record, objectives, self.options)
 
     def start(
         self,
@@ -88,7 +91,7 @@ class FinalRound:
         tree = self.record.experiment
 
         def label(trial: TrialRecord, seed: int) -> tuple[str, str]:
-            return self.record.name, f"finalist {trial.number}, seed {seed}, {world}"
+            return self.record.name, f"finalist {trial.title}, seed {seed}, {world}"
 
         return {
             trial.trial_id: {
@@ -207,7 +210,7 @@ class FinalRound:
             if o.metric in record.metrics
         ]
         self._say(
-            f"finalist trial {trial.number} on {len(runs)} seed{'s' * (len(runs) > 1)}, test: "
+            f"finalist {trial.title} on {len(runs)} seed{'s' * (len(runs) > 1)}, test: "
             f"{'  '.join(shown)}"
         )
         model = "updated model" if choice.served == "updated" else "model before the update"

@@ -14,6 +14,7 @@ from orchestrator.execution.execute import execute, rebuild, validate
 from orchestrator.execution.progress import ProgressMeter, published
 from orchestrator.execution.store_executor import cached_views, check_views
 from orchestrator.records import (
+    SOUP,
     FinalistRecord,
     Interval,
     StageUse,
@@ -138,7 +139,7 @@ def _start_run(
         figures: Which run has the figures, for the run's description.
     """
     name = f"{trial.trial_id}-seed-{recipe.seed}"
-    what = f"The recipe of trial {trial.number}, trained with seed {recipe.seed} and tested once."
+    what = f"The recipe of {trial.title}, trained with seed {recipe.seed} and tested once."
     tracker.start_trial(
         name,
         trial.number,
@@ -149,9 +150,13 @@ def _start_run(
             "mlflow.note.content": f"{what} Figures: {figures}.",
         },
         experiment=recipe.model_dump(mode="json"),
-        name=f"finalist {trial.number:03d} seed {recipe.seed}",
+        name=f"finalist {_short(trial)} seed {recipe.seed}",
     )
     return name
+
+
+def _short(trial: TrialRecord) -> str:
+    return trial.title if trial.trial_id.startswith(SOUP) else f"{trial.number:03d}"
 
 
 def log_seeds(

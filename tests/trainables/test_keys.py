@@ -120,6 +120,16 @@ def test_methods_within_methods_and_within_phases_are_in_the_key(tree: Path) -> 
     assert changed(tree, "methods/samplers/class_aware.py", recipe=nested) == {"classify"}
     phases = assign(BASE, {"classify.then": [{"epochs": 1, "lr": 0.1, "loss": "ldam"}]})
     assert changed(tree, "methods/losses/ldam.py", recipe=phases) == {"classify"}
+    members = [{"crt": {"loss": "balanced_softmax"}}, "lda"]
+    soup = assign(BASE, {"rebalance.method.soup.members": members})
+    for file in (
+        "rebalancers/soup",
+        "rebalancers/crt",
+        "rebalancers/lda",
+        "losses/balanced_softmax",
+    ):
+        assert "rebalance" in changed(tree, f"methods/{file}.py", recipe=soup), file
+    assert "rebalance" not in changed(tree, "methods/rebalancers/fecam.py", recipe=soup)
 
 
 def test_what_a_method_tries_by_name_is_in_its_key(tree: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from orchestrator.choice.selection import Answers
+from orchestrator.execution.execute import export_model
 from orchestrator.records import TrialRecord, interval
 from orchestrator.trials.finalists import (
     SeedRun,
@@ -20,10 +22,11 @@ from orchestrator.trials.finalists import (
     summarize,
 )
 from tests.helpers import ROOT
+from trainables.artifacts import Classifier, Evaluation, load_artifact
 from trainables.context import Context
 from trainables.experiment import Experiment, load_experiment
 from trainables.pipeline import run
-from trainables.settings import assign
+from trainables.settings import assign, canonical_json
 
 SETS = [
     "data.image_size=8",
@@ -65,6 +68,31 @@ def test_a_finalist_is_tested_in_the_test_world_on_its_seed(base: Experiment) ->
     recipe = recipe_of(trial, 7, base)
     assert (recipe.seed, recipe.data.world) == (7, "test")
     assert recipe.classify.training.lr == 0.02
+
+
+def test_the_served_soup_is_the_judged_average_of_its_members(
+    base: Experiment, tmp_path: Path
+) -> None:
+    members = [{"ridge": {"regularizer": 0.1}}, {"lda": {"shrinkage": 0.2}}]
+    soup: dict[str, Any] = {
+        "rebalance.method": "soup",
+        "rebalance.method.soup.selection": "uniform",
+        "rebalance.method.soup.members": canonical_json(members),
+    }
+    tree, storage, folder = base.model_dump(mode="json"), str(tmp_path / "s"), tmp_path / "model"
+    found = run_seed(tree, soup, 3, storage, world="test", gpus=0.0, progress=("s", "r"))
+    recipe = {"seed": 3, "data.world": "test"}
+    export_model(tree, {**soup, **recipe}, storage, folder, "first")
+    served = load_artifact(Classifier, folder / "classifier")
+    judged = load_artifact(Evaluation, folder / "evaluation")
+    assert judged.metrics == found.metrics
+    alone = [
+        run(assign(base, {"rebalance.method": member, **recipe}), Context(seed=3))["classifier"]
+        for member in members
+    ]
+    weights = [each.state["weight"] for each in alone]
+    torch.testing.assert_close(served.state["weight"], torch.stack(weights).mean(dim=0))
+    assert not torch.allclose(weights[0], weights[1])
 
 
 # --- names --------------------------------------------------------------------------------------
