@@ -29,6 +29,7 @@ from trainables.rehearsal.stored_turns import StoredTurns
 from trainables.rehearsal.turns import Cast, turns, turns_with_neighbors
 from trainables.rehearsal.without import Heads, Parted, part
 
+LOOKED_UP = {"heads": ("linear",)}
 NO_SPREAD = 1e-6  # relative; confidences that differ by less are one value but for rounding
 
 Progress = Callable[[int, int], None]
