@@ -154,7 +154,10 @@ class HeldOutFeatures(NamedTuple):
 class Scorer(NamedTuple):
     """Calibrator and score with fitted state, and the threshold of the confidence.
 
-    A sample with ``confidence < threshold`` is called unknown.
+    A sample with ``confidence < threshold`` is called unknown. ``class_thresholds [C]``, if there
+    are any, are the thresholds of samples by the class they are taken for, in place of the one.
+    ``prior [C]`` is the share of each class among the images that are expected; ``None``: they come
+    as the images did that the scorer was fitted on.
     """
 
     calibrator: Calibrator
@@ -162,6 +165,8 @@ class Scorer(NamedTuple):
     score: Score
     score_state: dict[str, Tensor]
     threshold: float
+    class_thresholds: Tensor | None = None
+    prior: Tensor | None = None
 
 
 class OutOfFold(NamedTuple):
@@ -169,7 +174,8 @@ class OutOfFold(NamedTuple):
 
     ``logits [N, C]`` are those of the rebalanced head, before any calibration; ``confidence [N]``
     is that of calibrator and score, which were fitted without the group too, or empty; ``groups
-    [N]`` int64 are the images that left together. All are in the order of the training view.
+    [N]`` int64 are the images that left together. All are in the order of the training view. All
+    are empty where validation images say how good answers are, or where there are no such answers.
     """
 
     logits: Tensor

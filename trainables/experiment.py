@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
 )
 
 from trainables.data.data_settings import Count, Data, Fitting, Stream, Unlabelled
+from trainables.data.service_settings import SERVICE, SERVICE_DEFAULTS
 from trainables.data.source_names import WEIGHTS, default_profile, own_kind
 from trainables.methods.augmentations import Augmentation
 from trainables.methods.calibrators import Calibrator
@@ -53,6 +55,19 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+SERVICE_THRESHOLD = "false_alarm"
+# what a recipe of another world changes to be one of world `service`
+SERVICE_CHANGES: Mapping[str, Any] = MappingProxyType(
+    {
+        "data.world": SERVICE,
+        **{f"data.{name}": value for name, value in SERVICE_DEFAULTS.items()},
+        **dict.fromkeys(("data.phases", "data.phase"), 1),
+        "data.max_per_class": None,
+        "data.unlabelled.ratio": 0.0,
+        "score.threshold": SERVICE_THRESHOLD,
+    }
+)
 
 
 Pooling = Literal["default", "average", "max", "gem", "token"]
@@ -251,6 +266,18 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _trunk_stays_as_it_came(self) -> Experiment:
+        """Refuse in world `service` statistics of training images inside a frozen trunk."""
+        shifted = self.extract.batchnorm == "shifted" and not self.trunk_tuner().moves
+        if shifted and self.data.world == SERVICE:
+            raise ValueError(
+                "extract.batchnorm: must be frozen in world service where the trunk is frozen, "
+                "because a shifted trunk has seen the images that answer out of fold; received "
+                "shifted"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _branches_of_own_networks(self) -> Experiment:
         """Refuse branches of a network that can't have any."""
         for name, method in (("branches", self.classify.branches), ("head", self.classify.head)):
@@ -277,6 +304,21 @@ class Experiment(Settings):
         return self
 
 
+def in_service(experiment: Experiment, changes: Mapping[str, Any] | None = None) -> Experiment:
+    """Return a recipe in world `service`: its choices, with every class known and trained on.
+
+    Args:
+        experiment: A recipe of any world.
+        changes: Dotted paths to values, which win over those of the world.
+
+    Example:
+        >>> found = in_service(Experiment(), {"score.threshold.false_alarm.level": 0.01})
+        >>> found.data.world, found.data.novel_classes, found.score.threshold.level
+        ('service', 0, 0.01)
+    """
+    return assign(experiment, {**SERVICE_CHANGES, **(changes or {})})
+
+
 def load_experiment(path: str | Path | None, sets: Iterable[str] = ()) -> Experiment:
     """Read an experiment file and apply ``--set path=value`` texts, which win over the file.
 
@@ -290,11 +332,16 @@ def load_experiment(path: str | Path | None, sets: Iterable[str] = ()) -> Experi
     tree: dict[str, Any] = {} if path is None else read_yaml(Path(path))
     experiment = build(Experiment, tree)
     changes = parse_assignments(sets)
+    if changes.get("data.world") == SERVICE:
+        changes = {**SERVICE_CHANGES, **changes}
+    elif experiment.data.world == SERVICE and "threshold" not in (tree.get("score") or {}):
+        changes = {"score.threshold": SERVICE_THRESHOLD, **changes}
     if changes:
         experiment = assign(experiment, changes)
     experiment = with_weights(experiment)
     groups = (tree.get("data"), changes.get("data"))
     named = any(group and "profile" in group for group in groups)
+    named |= experiment.data.world == SERVICE  # it has a profile of its own
     if named or any(path.startswith("data.profile") for path in changes):
         return experiment
     profile = default_profile(experiment.data.source)  # that of the file was for its own source

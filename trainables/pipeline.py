@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, get_type_hints
 from pydantic import BaseModel
 
 from trainables.context import Context
+from trainables.data.service_settings import SERVICE
 from trainables.data.views import Views, build_views
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment, Pretrain
+from trainables.inference.service_check import check_thresholds
 from trainables.keys import methods_of, result_key
 from trainables.models.backbone import build_trunk, check_backbone
 from trainables.models.extraction.stored_features import FeaturesInMemory
@@ -63,6 +65,7 @@ STAGES: dict[str, ModuleType] = {
 }
 # stages that take another one's settings: the same methods, for the updated model and the test
 SETTINGS_OF = {"rescore": "score", "extract_held_out": "extract"}
+SCORERS = ("scorer", "updated_scorer")
 OPEN_VIEWS = ("known_train", "validation_known", "validation_novel", "pool", "unlabelled")
 HELD_OUT_VIEWS = ("held_out_known", "held_out_novel", "held_out_unknown")
 EVALUATE_ONLY = (*HELD_OUT_VIEWS, "held_out_features", "withheld", "pool_labels")
@@ -275,6 +278,9 @@ def run(
     for step in steps:
         inputs = {name: artifacts[name] for name in step.inputs}
         artifacts.update(executor(step, inputs, context))
+        if experiment.data.world == SERVICE:
+            found = [artifacts[name] for name in SCORERS if name in step.outputs]
+            check_thresholds(experiment, found, artifacts)
     return artifacts
 
 

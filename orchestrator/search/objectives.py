@@ -47,6 +47,12 @@ NAMES = tuple(
             "accuracy", "accuracy/known", "accuracy/novel", "accuracy_before", "forgetting",
         )),
     )
+) + tuple(
+    f"out_of_fold/{name}"
+    for name in (
+        "accuracy", "accuracy/balanced", "accuracy/many", "accuracy/medium", "accuracy/few",
+        "calibration/ece", "novelty/false_alarm",
+    )
 )  # fmt: skip
 OF_NEW_CLASSES = re.compile(
     r"evaluate/(novelty/(?!f1$|precision$).*|(first|updated)/novelty/(auroc|recall))"

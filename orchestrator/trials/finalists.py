@@ -208,7 +208,7 @@ def training_curve(uses: Sequence[StageUse]) -> list[dict[str, float]]:
 # Metrics with values in [0, 1]. Of the others, counts and costs have no upper bound; likelihoods,
 # forgetting and the strength of a correction have other ranges.
 FRACTION = re.compile(
-    r"(evaluate/)?(validation/|test/|first/|updated/)?"
+    r"(evaluate/)?(validation/|test/|out_of_fold/|first/|updated/)?"
     r"(accuracy|novelty|calibration/(ece|classwise_ece|mce)|update/accuracy"
     r"|pool/(precision|recall|unrelated)|discover/accuracy|features/knn_accuracy"
     r"|prior_shift/(forward|backward)_)"

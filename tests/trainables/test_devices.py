@@ -26,7 +26,7 @@ from tests.helpers.pretend_device import (
     DeviceTensor,
     pretend_device,
 )
-from trainables.artifacts import ImageView, PoolLabels, PoolSelection
+from trainables.artifacts import ImageView, OutOfFold, PoolLabels, PoolSelection
 from trainables.context import Context
 from trainables.experiment import Discover, Rebalance, ScoreSettings
 from trainables.features.batched_heads import STACKS, train_heads
@@ -143,7 +143,6 @@ def rebalanced(method: object, head: object) -> Run:
         more["pool_labels"] = PoolLabels(UNKNOWN.labels, CLASSES, NOVEL, "")
         more["stream_features"] = STREAM_FEATURES
     if views_read(settings):
-        more["backbone"] = to_artifact(TRUNK, "fastnet", 16)
         more["pool"] = ImageView(UNKNOWN.images, UNKNOWN.indices, "")
 
     def run(context: Context) -> Any:
@@ -153,6 +152,7 @@ def rebalanced(method: object, head: object) -> Run:
             features=FEATURES,
             known_train=TRAIN,
             validation_known=VALIDATION,
+            backbone=to_artifact(TRUNK, "fastnet", 16),
             context=context,
             **more,
         )
@@ -267,6 +267,7 @@ def screened(**chosen: object) -> Run:
             stream_features=STREAM_FEATURES,
             known_train=TRAIN,
             validation_known=VALIDATION,
+            out_of_fold=OutOfFold(torch.zeros(0, CLASSES), torch.zeros(0), torch.zeros(0).long()),
             context=context,
         )
 

@@ -70,7 +70,7 @@ def test_flag_wins_over_the_file() -> None:
         ),
         (["classify.loss=ldan"], "classify.loss: unknown name 'ldan'.*did you mean 'ldam'"),
         (["classify.loss.ldam.max_margn=1"], r"classify.loss \(ldam\): unknown key 'max_margn'"),
-        (["data.world=tset"], "data.world: .*'validation_swapped' or 'test'.*received 'tset'"),
+        (["data.world=tset"], "data.world: .*, 'test' or 'service'.*received 'tset'"),
         (["data.image_size=4"], "data.image_size: .*greater than or equal to 8"),
         (["update.mode=trunk"], "update.mode: "),
         (["data.novel_classes=2", "data.validation_novel_classes=2"], "must be smaller than"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel
@@ -24,6 +25,7 @@ class Fit(NamedTuple):
 
     classifier: Classifier
     logits: Tensor | None
+    figures: Mapping[str, float] = MappingProxyType({})
 
 
 class ClosedForm(BaseModel):

@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from trainables.data.service_settings import SERVICE, SERVICE_DEFAULTS, refused_in_service
 from trainables.data.source_names import (
     FOLDER,
     TABLE,
@@ -88,7 +89,8 @@ class Data(Settings):
 
     ``novel_classes: 0`` is a closed world, the protocol of long-tail papers: all classes are known.
     ``validation_per_class: 0`` trains on every image, as papers do; without a validation set no
-    settings can be selected, so it requires ``world: test``.
+    settings can be selected, so it requires ``world: test``, or ``world: service``, where answers
+    out of fold stand in for it.
 
     Args:
         source: ``digits``, ``cifar10``, ``cifar100``, ``svhn``, ``textures``, ``noise`` or
@@ -119,7 +121,9 @@ class Data(Settings):
             classes, ``test`` on the test part and the other new classes. Where the validation has
             two new classes or more, ``validation`` fits the threshold on the first half of them and
             evaluates on the second, ``validation_swapped`` the other way round; a search averages
-            the two.
+            the two. ``service`` is the model that answers: every class is known, the whole train
+            part trains, and the source's own validation (or, without one, answers to training
+            images out of fold) calibrates.
         skip_unreadable: Skip unreadable files, broken links and empty class folders with a warning
             instead of stopping.
     """
@@ -141,13 +145,15 @@ class Data(Settings):
     max_per_class: Count | None = None
     unlabelled: Unlabelled = Unlabelled()
     stream: Stream = Stream()
-    world: Literal["validation", "validation_swapped", "test"] = "validation"
+    world: Literal["validation", "validation_swapped", "test", "service"] = "validation"
     skip_unreadable: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _default_profile_of_the_source(cls, settings: Any) -> Any:
-        """Fill in the profile, so that dumps and digests name it."""
+        """Fill in the profile, so that dumps and digests name it, and what a world decides."""
+        if isinstance(settings, Mapping) and settings.get("world") == SERVICE:
+            settings = {**SERVICE_DEFAULTS, **settings}
         if isinstance(settings, Mapping) and "profile" not in settings:
             return {**settings, "profile": default_profile(settings.get("source"))}
         return settings
@@ -281,8 +287,28 @@ class Data(Settings):
             >>> Data(novel_classes=4, validation_novel_classes=2).validation_worlds
             ('validation', 'validation_swapped')
         """
+        if self.world == SERVICE:
+            return (SERVICE,)
         several = self.num_validation_novel >= 2
         return ("validation", "validation_swapped") if several else ("validation",)
+
+    @property
+    def final_world(self) -> str:
+        """Return the world in which a finalist is judged.
+
+        Example:
+            >>> Data().final_world, Data(world="service").final_world
+            ('test', 'service')
+        """
+        return SERVICE if self.world == SERVICE else "test"
+
+    @model_validator(mode="after")
+    def _service_has_its_own_settings(self) -> Data:
+        """Refuse in world `service` what would withhold a class or an image from it."""
+        refusal = refused_in_service(self) if self.world == SERVICE else ""
+        if refusal:
+            raise ValueError(refusal)
+        return self
 
     @model_validator(mode="after")
     def _halves_to_swap(self) -> Data:
@@ -297,6 +323,8 @@ class Data(Settings):
     @model_validator(mode="after")
     def _something_to_evaluate_on(self) -> Data:
         """Require a validation set wherever settings or new classes need one."""
+        if self.world == SERVICE:
+            return self
         if self.validation_per_class == 1:
             raise ValueError(
                 "data.validation_per_class: must be 0 or at least 2, one half for calibration and "
@@ -304,7 +332,8 @@ class Data(Settings):
             )
         if self.validation_per_class == 0 and (self.world != "test" or self.num_novel):
             raise ValueError(
-                "data.validation_per_class: 0 requires data.world=test and data.novel_classes=0; "
+                "data.validation_per_class: 0 requires data.world=test and data.novel_classes=0, "
+                "or data.world=service; "
                 f"received data.world={self.world}, data.novel_classes={self.num_novel}"
             )
         return self

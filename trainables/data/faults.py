@@ -105,8 +105,17 @@ def unreadable_files(files: Sequence[str], heads: Sequence[Head], *, skip: bool)
     ]
 
 
-def class_faults(source: Source, folder: Path, *, parted: bool) -> list[Fault]:
-    """Return a fault for each class without training images, or without images to judge it by."""
+def class_faults(
+    source: Source, folder: Path, *, parted: bool, all_judged: bool = True
+) -> list[Fault]:
+    """Return a fault for each class without training images, or without images to judge it by.
+
+    Args:
+        source: The source.
+        folder: Where it is from.
+        parted: It has a test part of its own.
+        all_judged: A class without test images in such a part is a mistake.
+    """
     names = source.class_names
     if len(names) < 2:
         found = some(names) or "none"
@@ -126,6 +135,8 @@ def class_faults(source: Source, folder: Path, *, parted: bool) -> list[Fault]:
             faults.append(Fault("copies of test images", readable(text)))
         elif not train:
             faults.append(_one_part(name, "test", "train", names, folder))
+        elif not test and parted and not all_judged:
+            continue
         elif not test and parted:
             faults.append(_one_part(name, "train", "test", names, folder))
         elif not test:

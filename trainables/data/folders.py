@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trainables.data.cuts.groups import number_groups
+from trainables.data.cuts.own_parts import with_parts
 from trainables.data.cuts.test_part import is_parted, number_classes, split
 from trainables.data.data_settings import USUAL_FITTING, Fitting
 from trainables.data.decode import DEFAULT_SIZE, Head, read_heads
@@ -27,10 +28,11 @@ from trainables.data.faults import (
     unreadable_files,
 )
 from trainables.data.image_files import source_digest
-from trainables.data.readers.rows import Layout
+from trainables.data.readers.rows import Layout, Row
 from trainables.data.readers.scan import scan_source
 from trainables.data.readers.superclasses import read_superclasses
 from trainables.data.source_cache import (
+    Booleans,
     Source,
     files_content,
     files_key,
@@ -60,6 +62,7 @@ def load_folder(
     published: bool = False,
     fitting: Fitting = USUAL_FITTING,
     columns: Columns = RECOGNIZED,
+    as_written: bool = False,
 ) -> Source:
     """Load a folder of classes; see `read_folder`. What is left out is logged at every load."""
     loaded = read_folder(
@@ -70,6 +73,7 @@ def load_folder(
         published=published,
         fitting=fitting,
         columns=columns,
+        as_written=as_written,
     )
     log_faults(loaded.faults)
     return loaded.source
@@ -84,6 +88,7 @@ def read_folder(
     published: bool = False,
     fitting: Fitting = USUAL_FITTING,
     columns: Columns = RECOGNIZED,
+    as_written: bool = False,
 ) -> Loaded:
     """Read a folder of classes, decoded or from the cache.
 
@@ -97,12 +102,14 @@ def read_folder(
             a test image count too.
         fitting: How an image becomes a square.
         columns: Names of a table's columns.
+        as_written: See `trainables.data.cuts.own_parts.with_parts`.
 
     Raises:
         ConfigError: There is no such folder.
         DataError: All faults: an empty folder, unreadable files, a class in one part only.
     """
-    layout = scan_source(folder, columns, skip_unreadable=skip_unreadable, cache=cache)
+    scanned = scan_source(folder, columns, skip_unreadable=skip_unreadable, cache=cache)
+    layout = with_parts(scanned, as_written=as_written)
     files = [row.path for row in layout.rows]
 
     def build() -> Source:
@@ -114,7 +121,7 @@ def read_folder(
     settings = ["folder", image_size, *fitting, skip_unreadable, published, _classes(layout)]
     key = files_key(layout.base, _all_files(layout), settings, cache)
     source = cached(cache, key, build, layout.base)
-    notes = class_faults(source, folder, parted=is_parted(layout.rows))
+    notes = _class_faults(source, folder, layout)
     return Loaded(source, [*layout.faults, *left_out(source, folder), *notes])
 
 
@@ -142,15 +149,22 @@ def _classes(layout: Layout) -> list[list[str | bool | None]]:
     names: list[list[str | bool | None]] = [list(pair) for pair in layout.names]
     groups: list[list[str | bool | None]] = [[row.group] for row in layout.rows]
     grouped = any(row.group for row in layout.rows)
+    written: list[list[str | bool | None]] = [[row.validation] for row in layout.rows]
     return [
         *([row.label, row.is_test] for row in layout.rows),
         *names,
         *(groups if grouped else ()),
+        *(["as written", *written] if layout.as_written else ()),
     ]
 
 
 def outline_folder(
-    folder: Path, *, skip_unreadable: bool, cache: Path, columns: Columns = RECOGNIZED
+    folder: Path,
+    *,
+    skip_unreadable: bool,
+    cache: Path,
+    columns: Columns = RECOGNIZED,
+    as_written: bool = False,
 ) -> Loaded:
     """Read the heads of a folder's files: its classes and parts, without pixels, and all faults.
 
@@ -159,7 +173,8 @@ def outline_folder(
     Raises:
         ConfigError: There is no such folder.
     """
-    layout = scan_source(folder, columns, skip_unreadable=skip_unreadable, cache=cache)
+    scanned = scan_source(folder, columns, skip_unreadable=skip_unreadable, cache=cache)
+    layout = with_parts(scanned, as_written=as_written)
     heads = read_heads([row.path for row in layout.rows])
     return _outlined(layout, heads, folder, skip_unreadable)
 
@@ -187,9 +202,10 @@ def _outlined(layout: Layout, heads: list[Head], folder: Path, skip: bool) -> Lo
     images = np.empty((0, DEFAULT_SIZE, DEFAULT_SIZE, 3), dtype=np.uint8)
     groups = number_groups([row.group for row in rows])
     source = Source(images, labels, is_test, names, None, "", skipped, (), _extremes(heads), groups)
+    source = source._replace(validation=_validation(rows, is_test))
     faults = [*layout.faults, *bad, *left_out(source, folder)]
     if rows or not any(fault.fatal for fault in faults):
-        faults += class_faults(source, folder, parted=is_parted(rows))
+        faults += _class_faults(source, folder, layout)
     try:
         source = source._replace(superclasses=_superclasses(layout.base, numbered))
     except ConfigError as error:
@@ -220,6 +236,7 @@ def _decoded(layout: Layout, opened: Opened, folder: Path, skip: bool, published
             copies = tuple(readable(os.path.relpath(path, layout.base)) for path in dropped)
             opened = opened.take(np.flatnonzero(kept))
             labels, is_test = labels[kept], is_test[kept]
+            rows = [row for row, stays in zip(rows, kept, strict=True) if stays]
             groups = None if groups is None else groups[kept]
     source = plain._replace(
         images=opened.images,
@@ -228,12 +245,24 @@ def _decoded(layout: Layout, opened: Opened, folder: Path, skip: bool, published
         digest=source_digest(opened.images, labels, is_test),
         copies=copies,
         groups=groups,
+        validation=_validation(rows, is_test),
         files=opened.files,
     )
     if copies:
-        faults = class_faults(source, folder, parted=is_parted(rows))
+        faults = _class_faults(source, folder, layout)
         refuse_fatal([*outline.faults, *left_out(source, folder), *faults])
     return source
+
+
+def _class_faults(source: Source, folder: Path, layout: Layout) -> list[Fault]:
+    parted = is_parted(layout.rows)
+    return class_faults(source, folder, parted=parted, all_judged=not layout.as_written)
+
+
+def _validation(rows: Sequence[Row], is_test: Booleans) -> Booleans | None:
+    """Return which images are the source's own validation; ``None``: it has none."""
+    found = np.array([row.validation for row in rows], dtype=np.bool_) & ~is_test
+    return found if found.any() else None
 
 
 def _extremes(heads: Sequence[Head]) -> tuple[tuple[int, int], ...]:

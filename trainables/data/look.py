@@ -113,7 +113,7 @@ def _look_at_source(data: Data, decode: bool, cache: Path) -> tuple[Source | Non
     if not own_kind(data.source):
         return None, (_missing(data.source, data) if decode else []) or _misnamed(data, cache)
     faults: tuple[Fault, ...] = ()
-    skip = data.skip_unreadable
+    skip, as_written = data.skip_unreadable, data.world == "service"
     try:
         folder, columns = own_path(data.source), data.columns
         if decode:
@@ -125,11 +125,14 @@ def _look_at_source(data: Data, decode: bool, cache: Path) -> tuple[Source | Non
                     cache=cache,
                     fitting=data.fitting,
                     columns=columns,
+                    as_written=as_written,
                 )
                 return loaded.source, loaded.faults
             except DataError as error:
                 faults = error.faults
-        outline = outline_folder(folder, skip_unreadable=skip, cache=cache, columns=columns)
+        outline = outline_folder(
+            folder, skip_unreadable=skip, cache=cache, columns=columns, as_written=as_written
+        )
     except ConfigError as error:  # there is no folder
         return None, [Fault("sources", str(error))]
     return outline.source, list(faults or outline.faults)
@@ -191,8 +194,8 @@ def _rehearse(data: Data, source: Source) -> tuple[tuple[ClassRow, ...], list[Fa
         plays = dict.fromkeys(known, KNOWN)
         plays |= dict.fromkeys(validation, NEW_IN_VALIDATION) | dict.fromkeys(test, NEW_IN_TEST)
         plays |= dict.fromkeys(arrived_classes(data, source, test)[1], NEW_LATER)
-        faults = _small_classes(data, source, known)
-        for world in {data.world, "test"} if not any(f.fatal for f in faults) else ():
+        faults = [] if data.world == "service" else _small_classes(data, source, known)
+        for world in {data.world, data.final_world} if not any(f.fatal for f in faults) else ():
             parts = cut(data.model_copy(update={"world": world}), source)
             trained = dict(zip(known, parts.class_counts, strict=True))
     except ConfigError as error:

@@ -14,6 +14,7 @@ from trainables.data.cuts.class_roles import (
     train_members,
 )
 from trainables.data.cuts.class_sizes import labelled_sizes, largest_that_fits, unlabelled_sizes
+from trainables.data.cuts.service import service_parts
 from trainables.data.cuts.validation import join, split_validation, split_validation_novel
 from trainables.data.data_settings import Data
 from trainables.data.source_cache import Integers, Source
@@ -53,6 +54,8 @@ def cut(data: Data, source: Source) -> Cut:
     Raises:
         ConfigError: The source has too few classes or images; the message names the class.
     """
+    if data.world == "service":
+        return _cut_for_service(data, source)
     known, validation_classes, test_classes = split_classes(data, source)
     members = {c: train_members(source, c) for c in range(len(source.class_names))}
     train, calibration, selection = split_validation(data, source, known, members)
@@ -94,6 +97,31 @@ def cut(data: Data, source: Source) -> Cut:
         held_out_known=held_out_known,
         held_out_novel=held_out_novel,
         held_out_unknown=held_out_unknown,
+    )
+
+
+def _cut_for_service(data: Data, source: Source) -> Cut:
+    """Return the cut of world `service`: all classes are known, and there is no stream."""
+    parts = service_parts(data, source)
+    known = list(range(len(source.class_names)))
+    counts = np.bincount(source.labels[parts.train], minlength=len(known))
+    empty = join([])
+    return Cut(
+        known_classes=known,
+        novel_classes=[],
+        later_classes=[],
+        validation_novel_classes=[],
+        threshold_classes=[],
+        class_counts=counts.tolist(),
+        known_train=parts.train,
+        validation_known=parts.validation,
+        validation_novel=empty,
+        pool_known=empty,
+        pool_novel=empty,
+        unlabelled=empty,
+        held_out_known=parts.held_out,
+        held_out_novel=empty,
+        held_out_unknown=empty,
     )
 
 

@@ -46,7 +46,8 @@ class Source(NamedTuple):
     files are unreadable, ``copies`` are training images with the pixels of a test image. ``sizes``
     are width and height of the smallest and of the largest file. ``groups [M]`` are the groups of
     images that must not be parted; ``None`` where each is alone. ``files`` are those of a decoded
-    array that is about to be stored.
+    array that is about to be stored. ``validation [M]`` bool are images of the source's own
+    validation part, none of them test images; ``None``: it has none, or it joined train.
     """
 
     images: artifacts.Images
@@ -60,6 +61,7 @@ class Source(NamedTuple):
     sizes: tuple[tuple[int, int], ...] = ()
     groups: Integers | None = None
     files: Files | None = None
+    validation: Booleans | None = None
 
 
 def content_digest(images: Images, labels: Integers, is_test: Booleans) -> str:

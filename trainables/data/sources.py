@@ -42,6 +42,7 @@ def load_source(
     cache: Path | None = None,
     fitting: Fitting = USUAL_FITTING,
     columns: Columns = RECOGNIZED,
+    as_written: bool = False,
 ) -> Source:
     """Load a source with classes.
 
@@ -58,6 +59,7 @@ def load_source(
         cache: Folder of decoded arrays; by default ``root/.cache``.
         fitting: How an image becomes a square; drawn images (``digits``, ``noise``) are squares.
         columns: Names of a table's columns.
+        as_written: Of one's own images; see `trainables.data.cuts.own_parts.with_parts`.
 
     Raises:
         ConfigError: The source is unknown or unusable; the message names the file and the remedy.
@@ -75,6 +77,7 @@ def load_source(
             cache=cache,
             fitting=fitting,
             columns=columns,
+            as_written=as_written,
         )
     require_source(name, root)
     folder = next((p for p in _folders_of(name, root) if p.is_dir()), None)

@@ -22,6 +22,7 @@ from trainables.data.image_files import DIGESTS, ImageFiles, take, way_of
 from trainables.data.source_cache import Files, Images, Integers, Source, file_digests
 
 IMAGES, GROUPS, WAY = "images.npy", "groups.npy", "way.json"
+VALIDATION = "validation.npy"
 DIGEST_BYTES = 32
 
 
@@ -119,6 +120,8 @@ def _write(source: Source, folder: Path, root: Path) -> None:
     np.save(folder / "is_test.npy", source.is_test)
     if source.groups is not None:
         np.save(folder / GROUPS, source.groups)
+    if source.validation is not None:
+        np.save(folder / VALIDATION, source.validation)
     plain = {
         "class_names": source.class_names,
         "superclasses": source.superclasses,
@@ -132,7 +135,7 @@ def _write(source: Source, folder: Path, root: Path) -> None:
 
 
 def _read(folder: Path, root: Path) -> Source:
-    array, groups = folder / IMAGES, folder / GROUPS
+    array, groups, validation = folder / IMAGES, folder / GROUPS, folder / VALIDATION
     plain = json.loads((folder / "source.json").read_text(encoding="utf-8"))
     supers = plain["superclasses"]
     return Source(
@@ -146,4 +149,5 @@ def _read(folder: Path, root: Path) -> Source:
         copies=tuple(plain["copies"]),
         sizes=tuple((width, height) for width, height in plain["sizes"]),
         groups=np.load(groups) if groups.is_file() else None,
+        validation=np.load(validation) if validation.is_file() else None,
     )

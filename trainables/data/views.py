@@ -71,6 +71,7 @@ def build_views(data: Data, *, cache: Path | None = None) -> Views:
         cache=cache,
         fitting=data.fitting,
         columns=data.columns,
+        as_written=data.world == "service",
     )
     if len(source.class_names) < 2:
         raise ConfigError(

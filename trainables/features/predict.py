@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trainables.artifacts import Classifier, Scorer
 from trainables.context import ambient_rng
+from trainables.functional.verdict import called_unknown, threshold_of_each
 
 
 def head_module(classifier: Classifier) -> torch.nn.Module:
@@ -52,3 +53,10 @@ def confidence(scorer: Scorer, *, features: Tensor, logits: Tensor, class_counts
     }
     result: Tensor = scorer.score.call_with(available)
     return result
+
+
+def unknown(scorer: Scorer, *, confidence: Tensor, logits: Tensor) -> Tensor:
+    """Return which images ``[N]`` bool a scorer calls unknown, by confidence and logits."""
+    predicted = logits.argmax(dim=1)
+    level = threshold_of_each(scorer.threshold, scorer.class_thresholds, predicted)
+    return called_unknown(confidence, level)

@@ -1,10 +1,10 @@
 """Prediction with exported models.
 
 Modules in reading order: `scoring` (fit calibrator, score and threshold), `out_of_fold` (answers to
-training images), `judge` (which answers are right), `card` (what a model is), `reference` (how
-strange an image looks), `model` (load an exported model), `answers` (to an image), `outcomes` (to
-each test image), `uploads` (decode untrusted images), `evaluate_exported` (on held-out data).
-Registry and served models import them; older versions import `load_model` from this package.
+training images), `whole_fit` (a rebalancer with such answers), `expected_prior` (how often classes
+come), `service_check` (thresholds that serve), `judge` (which answers are right), `card`,
+`reference` (how strange an image looks), `model` (load one), `answers` (to an image), `outcomes`
+(to each test image), `uploads`, `evaluate_exported`. Older versions import `load_model` from here.
 """
 
 from typing import Any

@@ -12,6 +12,7 @@ from trainables.artifacts import LabelledView
 from trainables.data.source_cache import Integers
 from trainables.data.views import Views
 from trainables.experiment import Evaluate
+from trainables.functional.verdict import threshold_of_each
 from trainables.inference.judge import UNKNOWN, ModelAnswers, Truth, judge
 from trainables.inference.model import Model, Outputs
 
@@ -47,10 +48,12 @@ def measure(
     held = (views.held_out_known, views.held_out_novel, views.held_out_unknown)
     parts = [_outputs(model, view) for view in held]
     labels = [torch.from_numpy(view.labels) for view in held[:2]]
+    logits = torch.cat([p.logits for p in parts])
+    scorer = model.scorer
     answers = ModelAnswers(
-        logits=torch.cat([p.logits for p in parts]),
+        logits=logits,
         confidence=torch.cat([p.confidence for p in parts]),
-        threshold=model.scorer.threshold,
+        threshold=threshold_of_each(scorer.threshold, scorer.class_thresholds, logits.argmax(1)),
         classes=_classes(model, class_names, views.summary["novel_class_names"]),
     )
     truth = Truth(

@@ -11,30 +11,45 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainables.artifacts import OutOfFold, Scorer
+from trainables.features.predict import calibrated
+from trainables.functional.verdict import called_unknown, threshold_of_each
 from trainables.methods.metrics.accuracy import Accuracy
 from trainables.methods.metrics.calibration import Calibration
 from trainables.methods.metrics.open_set import OpenSet
 
 UNKNOWN, NO_CLASS = -1, -2
 NOVELTY = ("novelty/auroc", "novelty/recall")
+# what answers to training images out of fold can tell of a model; new classes they can't
+OUT_OF_FOLD = (
+    *(f"accuracy{part}" for part in ("", "/balanced", "/many", "/medium", "/few")),
+    "calibration/ece",
+    "novelty/false_alarm",
+)
 
 
 class ModelAnswers(NamedTuple):
     """Outputs of a model for N images.
 
     ``logits [N, C + K]`` are calibrated; ``classes [C + K]`` is the class of each output, -1 for a
-    cluster without a class. An image with ``confidence < threshold`` is called unknown.
+    cluster without a class. An image with ``confidence < threshold`` is called unknown; the
+    threshold is that of all images, or of each ``[N]``.
     """
 
     logits: Tensor
     confidence: Tensor
-    threshold: float
+    threshold: float | Tensor
     classes: Tensor
 
     @property
     def predicted(self) -> Tensor:
         """Class of the largest logit ``[N]``, -1 for a cluster without a class."""
         return self.classes[self.logits.argmax(1)]
+
+    @property
+    def unknown(self) -> Tensor:
+        """Which images are called unknown ``[N]`` bool."""
+        return called_unknown(self.confidence, self.threshold)
 
 
 class Truth(NamedTuple):
@@ -68,7 +83,7 @@ def right_answers(answers: ModelAnswers, labels: Tensor, num_known: int) -> Tens
     learned = torch.isin(labels, answers.classes) | (labels < num_known)
     expected = torch.where(learned & (labels >= 0), labels, UNKNOWN)
     predicted = torch.where(answers.predicted < 0, NO_CLASS, answers.predicted)
-    return torch.where(answers.confidence < answers.threshold, UNKNOWN, predicted) == expected
+    return torch.where(answers.unknown, UNKNOWN, predicted) == expected
 
 
 def judge(answers: ModelAnswers, truth: Truth) -> dict[str, float]:
@@ -99,8 +114,7 @@ def judge(answers: ModelAnswers, truth: Truth) -> dict[str, float]:
     judged = known | new
     right = right_answers(answers, labels, number).double()
     found["accuracy/open"] = class_mean(right[judged], labels[judged])
-    unsure = answers.confidence < answers.threshold
-    found["novelty/false_alarm"] = float(unsure[known].double().mean())
+    found["novelty/false_alarm"] = float(answers.unknown[known].double().mean())
     stated = answers.logits[known].double().softmax(1).amax(1)
     correct = (answers.predicted[known] == labels[known]).double()
     fraction, gap = Calibration(bins=truth.bins).gaps(stated, correct)
@@ -110,10 +124,38 @@ def judge(answers: ModelAnswers, truth: Truth) -> dict[str, float]:
         more = OpenSet()(
             confidence=answers.confidence[shown],
             known=known[shown],
-            threshold=answers.threshold,
+            threshold=of_rows(answers.threshold, shown),
         )
         found |= {name: more[name] for name in NOVELTY}
     return {name: value for name, value in found.items() if value == value}
+
+
+def answers_of(scorer: Scorer, logits: Tensor, confidence: Tensor, classes: Tensor) -> ModelAnswers:
+    """Return a model's answers, given its calibrated logits, confidences and output's classes."""
+    level = threshold_of_each(scorer.threshold, scorer.class_thresholds, logits.argmax(1))
+    return ModelAnswers(logits, confidence, level, classes)
+
+
+def judge_out_of_fold(found: OutOfFold, scorer: Scorer, truth: Truth) -> dict[str, float]:
+    """Return ``out_of_fold/...``, what answers to training images say of the model that answers.
+
+    Without such answers there are no metrics.
+
+    Args:
+        found: Logits and confidences of the training images.
+        scorer: Calibrator and threshold.
+        truth: Labels of the training images, and bands.
+    """
+    if not len(found.logits):
+        return {}
+    logits, outputs = calibrated(scorer, found.logits), torch.arange(found.logits.shape[1])
+    judged = judge(answers_of(scorer, logits, found.confidence, outputs), truth)
+    return {f"out_of_fold/{name}": judged[name] for name in judged if name in OUT_OF_FOLD}
+
+
+def of_rows(threshold: float | Tensor, rows: Tensor) -> float | Tensor:
+    """Return the threshold of some images, of all or of each."""
+    return threshold[rows] if isinstance(threshold, Tensor) else threshold
 
 
 def class_mean(values: Tensor, labels: Tensor) -> float:

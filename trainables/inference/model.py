@@ -27,7 +27,7 @@ from trainables.artifacts import (
 )
 from trainables.data.source_cache import Images, fit_image
 from trainables.errors import ConfigError
-from trainables.features.predict import calibrated, confidence, head_module
+from trainables.features.predict import calibrated, confidence, head_module, unknown
 from trainables.inference.card import CARD_FILE, Card, read_card
 from trainables.inference.reference import Reference, Strangeness, strangeness
 from trainables.methods import KINDS  # noqa: F401  (an artifact names its methods)
@@ -53,7 +53,7 @@ class Predictions(NamedTuple):
     ``class_index [N]`` int64 and ``class_name`` are the most probable class (a known class, or one
     that an update discovered); ``probability [N]`` is its calibrated softmax. ``confidence [N]``
     (higher values indicate a class that the model knows) is of the same classifier, and ``known
-    [N]`` bool is ``confidence >= threshold``.
+    [N]`` bool is ``confidence >= threshold``, which may be one of the class.
     """
 
     class_index: np.ndarray[Any, np.dtype[np.int64]]
@@ -127,7 +127,8 @@ class Model:
 
     def known(self, outputs: Outputs) -> Tensor:
         """Return the verdict for N images ``[N]`` bool: whether the image's class is known."""
-        return outputs.confidence >= self.scorer.threshold
+        found: Tensor = unknown(self.scorer, confidence=outputs.confidence, logits=outputs.logits)
+        return ~found
 
     def strangeness(self, outputs: Outputs) -> list[Strangeness] | None:
         """Return how many known images look as strange as each image.

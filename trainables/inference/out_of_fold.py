@@ -18,9 +18,9 @@ from trainables.methods.scores import Score
 
 
 class Tail(NamedTuple):
-    """The methods that follow a frozen trunk."""
+    """The methods that follow a frozen trunk; without a rebalancer its logits must be given."""
 
-    rebalancer: Rebalancer
+    rebalancer: Rebalancer | None
     calibrator: Calibrator
     score: Score
 
@@ -44,11 +44,12 @@ def answers_of_tail(
         ValueError: The rebalancer starts from the given classifier, which was trained on all
             images.
     """
-    if not tail.rebalancer.from_features:
+    if tail.rebalancer is None or not tail.rebalancer.from_features:
+        name = "none" if tail.rebalancer is None else tail.rebalancer.name
         raise ValueError(
-            f"rebalancers/{tail.rebalancer.name} starts from a classifier that was trained on all "
-            "images, so it has no answers out of fold; choose one that is fitted to features "
-            "alone, such as ridge, lda or crt"
+            f"rebalancers/{name} starts from a classifier that was trained on all images, so it "
+            "has no answers out of fold; choose one that is fitted to features alone, such as "
+            "ridge, lda or crt"
         )
     seed = int(torch.randint(2**62, (), generator=generator))
     given = {"classifier": classifier, "class_counts": classifier.class_counts}
@@ -78,9 +79,10 @@ def answers_to_logits(
 def scorer_of_tail(tail: Tail, data: Samples, logits: Tensor, class_counts: Tensor) -> Scorer:
     """Return calibrator and score, fitted to images and their logits out of fold ``[N, C]``.
 
-    The threshold is -inf.
+    The weights of the images are those of the calibrator's fit. The threshold is -inf.
     """
-    state = tail.calibrator.fit(logits=logits, labels=data.labels)
+    given = {"logits": logits, "labels": data.labels, "weights": data.weights}
+    state = tail.calibrator.call_with(given, "fit")
     scorer = Scorer(tail.calibrator, state, tail.score, {}, float("-inf"))
     if not hasattr(tail.score, "fit"):
         return scorer

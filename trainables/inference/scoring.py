@@ -12,9 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.artifacts import Classifier, Scorer
+from trainables.artifacts import Classifier, OutOfFold, Scorer
+from trainables.closed_form import statistics
 from trainables.features.predict import calibrated, confidence, predict_logits
 from trainables.functional.to_device import to_device
+from trainables.inference.out_of_fold import Tail, answers_to_logits, scorer_of_tail
 from trainables.methods.calibrators import Calibrator
 from trainables.methods.scores import Score
 from trainables.methods.thresholds import Threshold
@@ -22,7 +24,9 @@ from trainables.methods.thresholds import Threshold
 # tensors that the stages which fit a scorer give to its methods
 PROVIDES = {
     "method": frozenset({"logits", "features", "class_counts", "state"}),
-    "threshold": frozenset({"confidence", "known"}),
+    "threshold": frozenset(
+        {"confidence", "known", "labels", "predicted", "weights", "class_counts"}
+    ),
 }
 MOST_ROUNDS = 20  # classes are left out one by one, or, where there are more, in as many groups
 FEWEST_CLASSES = 3  # leaving one of two out leaves a single class, of which every image is
@@ -86,14 +90,91 @@ def fit_scorer(
     if len(unknown):
         nowhere = torch.full((len(unknown),), -1)
         new = _confidence(scorer, outputs(Samples(unknown, nowhere)), counts)
+    elif "known" not in threshold.required_inputs():
+        new = torch.zeros(0)
     else:
         new, rounds = left_out_confidences(scorer, learned, seen, counts)
         known = known.repeat(max(1, rounds - 1))  # as often as a round had the image as a known one
-    fitted = threshold(
-        confidence=torch.cat([known, new]),
-        known=torch.cat([torch.ones(len(known)), torch.zeros(len(new))]).bool(),
+    times = len(known) // max(len(validation.labels), 1)
+    seen_as = seen.logits.argmax(1).repeat(times).cpu()
+    answers = Answers(known, validation.labels.repeat(times), seen_as, None)
+    return to_device(_with_threshold(scorer, threshold, answers, new, counts), "cpu")
+
+
+class Answers(NamedTuple):
+    """Confidence ``[N]`` of images of known classes, their labels, and what they are taken for.
+
+    ``weights [N]`` are how much each counts; ``None``: all alike.
+    """
+
+    confidence: Tensor
+    labels: Tensor
+    predicted: Tensor
+    weights: Tensor | None
+
+
+def fit_out_of_fold(
+    methods: tuple[Calibrator, Score, Threshold],
+    classifier: Classifier,
+    *,
+    train: statistics.Samples,
+    answers: OutOfFold,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> tuple[Scorer, OutOfFold]:
+    """Fit calibrator, score and threshold to training images and their answers out of fold.
+
+    The confidences that the threshold is fitted on come from calibrators and scores without the
+    image's group. A threshold that needs images of new classes gets classes left out in turn: such
+    an image's confidence is by a score without its class.
+
+    Args:
+        methods: Calibrator, score and threshold.
+        classifier: The classifier.
+        train: Training images with groups, and with weights by the expected share of their class.
+        answers: Their logits out of fold.
+        generator: Draws the folds.
+        device: Device of logits and scores.
+
+    Returns:
+        The scorer, and the answers with confidences; both on the CPU.
+    """
+    calibrator, score, threshold = methods
+    tail = Tail(None, calibrator, score)
+    data, logits = to_device((train, answers.logits), device)
+    counts = classifier.class_counts.to(device)
+    scorer = scorer_of_tail(tail, data, logits, counts)
+    found = answers_to_logits(tail, data, logits, counts, generator=generator)
+    known, new = found.confidence.cpu(), torch.zeros(0)
+    seen = _Outputs(data.features, calibrated(scorer, logits), data.labels)
+    times = 1
+    if "known" in threshold.required_inputs():
+        new, rounds = left_out_confidences(scorer, seen, seen, counts)
+        times = max(1, rounds - 1)
+    given = Answers(
+        known.repeat(times),
+        train.labels.repeat(times),
+        answers.logits.argmax(1).repeat(times),
+        train.weights.repeat(times),
     )
-    return to_device(scorer._replace(threshold=float(fitted)), "cpu")
+    scorer = _with_threshold(scorer, threshold, given, new, counts)
+    return to_device(scorer, "cpu"), answers._replace(confidence=known)
+
+
+def _with_threshold(
+    scorer: Scorer, threshold: Threshold, known: Answers, new: Tensor, class_counts: Tensor
+) -> Scorer:
+    """Return a scorer with its threshold, fitted on known images and confidences of new ones."""
+    available = {
+        "confidence": torch.cat([known.confidence, new]),
+        "known": torch.cat([torch.ones(len(known.confidence)), torch.zeros(len(new))]).bool(),
+        "labels": torch.cat([known.labels, torch.full((len(new),), -1)]),
+        "predicted": torch.cat([known.predicted, torch.full((len(new),), -1)]),
+        "class_counts": class_counts.cpu(),
+    }
+    if known.weights is not None:
+        available["weights"] = torch.cat([known.weights, torch.ones(len(new))])
+    return scorer._replace(threshold=float(threshold.call_with(available)))
 
 
 def left_out_confidences(

@@ -16,6 +16,7 @@ from trainables.artifacts import (
     HeldOutFeatures,
     ImageView,
     LabelledView,
+    OutOfFold,
     PoolLabels,
     PoolSelection,
     PseudoLabels,
@@ -25,7 +26,16 @@ from trainables.context import Context
 from trainables.experiment import Evaluate
 from trainables.features.predict import calibrated, confidence, head_module, predict_logits
 from trainables.functional.to_device import to_device
-from trainables.inference.judge import UNKNOWN, ModelAnswers, Truth, judge, right_answers
+from trainables.inference.judge import (
+    UNKNOWN,
+    ModelAnswers,
+    Truth,
+    answers_of,
+    judge,
+    judge_out_of_fold,
+    of_rows,
+    right_answers,
+)
 from trainables.methods.metrics import Metric
 from trainables.methods.metrics.accuracy import size_bands
 from trainables.models.backbone import from_artifact
@@ -49,7 +59,7 @@ LOOKED_UP = {
 class _HeldOutOutputs(NamedTuple):
     """Labels and calibrated outputs of the model before the update, on known then new samples.
 
-    ``known [N]`` marks samples of known classes.
+    ``known [N]`` marks samples of known classes; ``threshold`` is that of all, or of each ``[N]``.
     """
 
     features: Tensor
@@ -57,6 +67,7 @@ class _HeldOutOutputs(NamedTuple):
     known: Tensor
     logits: Tensor
     confidence: Tensor
+    threshold: float | Tensor
 
 
 def run(
@@ -78,6 +89,7 @@ def run(
     pool_labels: PoolLabels,
     known_train: LabelledView,
     withheld: ImageView,
+    out_of_fold: OutOfFold,
     context: Context,
 ) -> Evaluated:
     """Evaluate the classifier, its confidence, the pool, the pseudo-labels and the updated model.
@@ -87,9 +99,11 @@ def run(
     classifier and confidence are of the first one. Higher is better for all metrics except
     ``calibration/*``, ``fpr_*``, ``false_alarm`` and ``forgetting``. Undefined metrics (an empty
     band, no new samples) are left out.
+
+    ``out_of_fold/...`` judge answers to training images by fits without them, where these stand in
+    for validation images.
     """
-    truth = torch.from_numpy(pool_labels.labels)
-    num_known = pool_labels.num_known
+    truth, num_known = torch.from_numpy(pool_labels.labels), pool_labels.num_known
     mapping = majority_classes(pseudo_labels, truth, num_known, pool_labels.num_novel)
     views = (held_out_known, held_out_novel)
     held_out = _truth(settings, classifier, views, len(held_out_unknown.labels))
@@ -97,19 +111,14 @@ def run(
     first = _answers(classifier, scorer, before, mapping[:num_known], context)
     after = after if len(after) else before  # the update left the trunk as it was
     updated = _answers(updated_classifier, updated_scorer, after, mapping, context)
-    rows = held_out.labels != UNKNOWN
-    held = _HeldOutOutputs(
-        before[rows],
-        held_out.labels[rows],
-        held_out.labels[rows] < num_known,
-        first.logits[rows],
-        first.confidence[rows],
-    )
+    rows, held = held_out.labels != UNKNOWN, _held_out(first, before, held_out)
     predicted = updated.predicted[rows]
-    validation = calibrated(scorer, _logits(classifier, features.validation_known, context))
+    seen = _logits(classifier, features.validation_known, context), validation_known.labels
+    if len(out_of_fold.logits):
+        seen = out_of_fold.logits, known_train.labels
     parts = {
         **_known_metrics(settings, classifier, held),
-        **_prior_metrics(classifier, held, validation, validation_known),
+        **_prior_metrics(classifier, held, calibrated(scorer, seen[0]), torch.from_numpy(seen[1])),
         **_cost(settings, backbone, classifier, held),
         **_measure("features", {"features": held.features, "labels": held.labels}),
         **_novelty_metrics(settings, classifier, scorer, held),
@@ -122,6 +131,8 @@ def run(
         "unknown_pretraining": float(not is_known(backbone.pretrained_on)),
     }
     metrics = {f"evaluate/{name}": float(value) for name, value in parts.items()}
+    own = _truth_of(settings, classifier, torch.from_numpy(known_train.labels))
+    metrics |= judge_out_of_fold(out_of_fold, scorer, own)
     finite = {name: value for name, value in metrics.items() if value == value}
     arrays = _arrays(
         settings, classifier, scorer, held, predicted, num_known + pool_labels.num_novel
@@ -136,13 +147,26 @@ def _truth(
 ) -> Truth:
     """Return the labels of the held-out images and the bands of the classes."""
     labels = [torch.from_numpy(view.labels) for view in views]
-    return Truth(
-        torch.cat([*labels, torch.full((unknown,), UNKNOWN)]),
-        classifier.class_counts,
-        settings.many_above,
-        settings.few_below,
-        settings.bins,
+    return _truth_of(settings, classifier, torch.cat([*labels, torch.full((unknown,), UNKNOWN)]))
+
+
+def _held_out(first: ModelAnswers, features: Tensor, truth: Truth) -> _HeldOutOutputs:
+    """Return the outputs of the model before the update for samples that have a class."""
+    rows = truth.labels != UNKNOWN
+    labels = truth.labels[rows]
+    return _HeldOutOutputs(
+        features[rows],
+        labels,
+        labels < len(truth.class_counts),
+        first.logits[rows],
+        first.confidence[rows],
+        of_rows(first.threshold, rows),
     )
+
+
+def _truth_of(settings: Evaluate, classifier: Classifier, labels: Tensor) -> Truth:
+    bounds = settings.many_above, settings.few_below, settings.bins
+    return Truth(labels, classifier.class_counts, *bounds)
 
 
 def _answers(
@@ -154,14 +178,15 @@ def _answers(
     confidences = confidence(
         to_device(scorer, context.device), **to_device(outputs, context.device)
     ).cpu()
-    return ModelAnswers(logits, confidences, scorer.threshold, classes)
+    return answers_of(scorer, logits, confidences, classes)
 
 
 def _judged(first: ModelAnswers, updated: ModelAnswers, truth: Truth) -> dict[str, float]:
     """Return the metrics of both models as the model that answers, and what the update forgets."""
     before, after = judge(first, truth), judge(updated, truth)
-    before["forgetting"] = 0.0
-    after["forgetting"] = before["accuracy/balanced"] - after["accuracy/balanced"]
+    if "accuracy/balanced" in before:
+        before["forgetting"] = 0.0
+        after["forgetting"] = before["accuracy/balanced"] - after["accuracy/balanced"]
     found = {f"first/{name}": value for name, value in before.items()}
     return found | {f"updated/{name}": value for name, value in after.items()}
 
@@ -189,7 +214,7 @@ def _known_metrics(
 
 
 def _prior_metrics(
-    classifier: Classifier, held: _HeldOutOutputs, validation: Tensor, view: LabelledView
+    classifier: Classifier, held: _HeldOutOutputs, validation: Tensor, labels: Tensor
 ) -> dict[str, float]:
     """Return accuracies under shifted test priors; validation logits estimate the held prior."""
     available: dict[str, object] = {
@@ -197,7 +222,7 @@ def _prior_metrics(
         "labels": held.labels[held.known],
         "class_counts": classifier.class_counts,
         "validation_logits": validation,
-        "validation_labels": torch.from_numpy(view.labels),
+        "validation_labels": labels,
     }
     return _measure("prior_shift", available)
 
@@ -226,7 +251,7 @@ def _novelty_metrics(
         "labels": held.labels,
         "logits": held.logits,
         "predictions": held.logits.argmax(1),
-        "threshold": scorer.threshold,
+        "threshold": held.threshold,
         "class_counts": classifier.class_counts,
         "many_above": settings.many_above,
         "few_below": settings.few_below,
@@ -302,6 +327,8 @@ def _update_metrics(held: _HeldOutOutputs, predicted: Tensor, num_known: int) ->
     """Return the mean class accuracy after the update (all, known, new classes), and forgetting."""
     correct = (predicted == held.labels).float()
     classes = held.labels.unique()
+    if not len(classes):
+        return {}
     per_class = torch.stack([correct[held.labels == c].mean() for c in classes])
     before = (held.logits.argmax(1) == held.labels).float()
     known, novel = classes < num_known, classes >= num_known

@@ -15,6 +15,7 @@ from trainables.artifacts import (
     HeldOutFeatures,
     ImageView,
     LabelledView,
+    OutOfFold,
     PoolLabels,
     PoolSelection,
     PseudoLabels,
@@ -209,6 +210,7 @@ def evaluated(*, oracle: bool = False) -> Evaluation:
         pool_labels=PoolLabels(np.array([3, 3, 2, 2, 0, -1]), 2, 2, "pool"),
         known_train=view([0, 1], "train"),
         withheld=ImageView(np.zeros((1, 8, 8, 3), dtype=np.uint8), np.arange(1), "withheld"),
+        out_of_fold=OutOfFold(torch.zeros(0, 2), torch.zeros(0), torch.zeros(0).long()),
         context=Context(),
     ).evaluation
 

@@ -35,7 +35,8 @@ def split(
     Images are copies if their pixels are equal, those that stay files if the files are.
 
     Without a test part it is split off per class, equal images counted once. Groups are not parted:
-    training images of a group with test images do not stay.
+    training images of a group with test images do not stay. Nor do those that copy, or share a
+    group with, an image of the source's own validation.
 
     Args:
         rows: The files, with their part.
@@ -55,6 +56,9 @@ def split(
         kept = unique | ~is_test[first]
     if groups is not None:
         kept &= is_test | ~np.isin(groups, groups[is_test])
+    validation = np.array([row.validation for row in rows], dtype=np.bool_) & ~is_test & kept
+    for same in (first, *([] if groups is None else [groups])):
+        kept &= is_test | validation | ~np.isin(same, same[validation])
     return is_test, kept
 
 

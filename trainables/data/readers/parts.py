@@ -12,7 +12,17 @@ PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
 }
-VALIDATION_JOINS = "own validation"  # kind of the line that it joins train
+VALIDATION_JOINS = "own validation"  # kind of the line that it joins train, outside of service
+
+
+def is_validation(name: str) -> bool:
+    """Say whether a part of this name is the validation.
+
+    Example:
+        >>> is_validation("Valid"), is_validation("train")
+        (True, False)
+    """
+    return PARTS.get(name.casefold()) == "val"
 
 
 def is_test_of(

@@ -37,6 +37,8 @@ class Layout(NamedTuple):
     are pairs of label and name, for classes whose label is not their name, such as ``n01443537``.
     ``loose`` are images of no class, beside class folders or in ``unlabelled/``; ``broken`` are
     paths that can't be read, with the reason.
+    ``parted``: the part of each image is written beside it, so a part without images is empty.
+    ``as_written``: parts stay what they are called, see `trainables.data.cuts.own_parts`.
     """
 
     rows: list[Row]
@@ -46,6 +48,8 @@ class Layout(NamedTuple):
     names: tuple[tuple[str, str], ...] = ()
     loose: tuple[str, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
+    parted: bool = False
+    as_written: bool = False
 
 
 class Line(NamedTuple):

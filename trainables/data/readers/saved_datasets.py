@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from trainables.data.faults import Fault
 from trainables.data.readers.file_tree import looks_like_image
-from trainables.data.readers.parts import PARTS, is_test_of
+from trainables.data.readers.parts import PARTS, is_test_of, is_validation
 from trainables.data.readers.rows import Layout, Line, Row, check_lines, read_text
 from trainables.data.readers.tables import find_column
 from trainables.data.source_cache import KEY_DIGITS, files_content
@@ -177,7 +177,7 @@ def _lines(
         text = "" if value is None or value == NO_LABEL else str(value)
         if names and text:
             text = names[value]
-        yield Line(number, file, text, is_test)
+        yield Line(number, file, text, is_test, validation=is_validation(part.name))
 
 
 def _file_names(column: Any, unpacked: Path) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainables.data.faults import Fault, some
-from trainables.data.readers.parts import PARTS, is_test_of
+from trainables.data.readers.parts import is_test_of, is_validation
 from trainables.data.readers.rows import Layout, Line, check_lines, read_text
 from trainables.data.source_names import Columns
 from trainables.errors import ConfigError, did_you_mean, readable
@@ -68,12 +68,12 @@ def scan_table(table: Path, columns: Columns, *, skip_unreadable: bool) -> Layou
         table,
         table.parent,
         (
-            Line(number, name, label, is_test.get(part), group, PARTS.get(part.casefold()) == "val")
+            Line(number, name, label, is_test.get(part), group, is_validation(part))
             for number, (name, label, part, group) in lines
         ),
         skip=skip_unreadable,
     )
-    return Layout(rows, [*faults, *more], table.parent)
+    return Layout(rows, [*faults, *more], table.parent, parted=places[2] >= 0)
 
 
 def read_grid(table: Path) -> Grid:

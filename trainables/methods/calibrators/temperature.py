@@ -26,7 +26,8 @@ class Temperature(Calibrator):
             Neither bound is from the paper.
 
     Shapes:
-        fit: logits [N, C], labels [N] int64 -> ``{"temperature": scalar float64}``.
+        fit: logits [N, C], labels [N] int64, weights [N] >= 0 (optional; by default equal) ->
+        ``{"temperature": scalar float64}``.
         call: logits [B, C] -> [B, C], float32 (float64 for float64 input).
 
     T is 1 without validation samples or with a single class. Fit on a balanced split, because on a
@@ -63,8 +64,14 @@ class Temperature(Calibrator):
             )
         return self
 
-    def fit(self, *, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Fit the temperature on validation samples of known classes."""
+    def fit(
+        self,
+        *,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Fit the temperature on samples of known classes that the logits were not fitted to."""
         if len(labels) == 0 or logits.shape[1] < 2:
             return {"temperature": torch.ones((), dtype=torch.float64)}
         from scipy.optimize import minimize_scalar
@@ -73,7 +80,10 @@ class Temperature(Calibrator):
 
         def loss(log_temperature: float) -> float:
             scaled = precise / math.exp(log_temperature)
-            return float(torch.nn.functional.cross_entropy(scaled, target))
+            if weights is None:
+                return float(torch.nn.functional.cross_entropy(scaled, target))
+            surprise = torch.nn.functional.cross_entropy(scaled, target, reduction="none")
+            return float((weights * surprise).sum() / weights.sum())
 
         bounds = (math.log(self.lower), math.log(self.upper))
         best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})

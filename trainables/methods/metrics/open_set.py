@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainables.functional.verdict import called_unknown
 from trainables.methods.metrics import Metric
 from trainables.methods.metrics.accuracy import size_bands
 
@@ -31,7 +32,7 @@ class OpenSet(Metric):
     a sample unknown when ``confidence < threshold``.
 
     Shapes:
-        confidence [N] float, higher = more surely known; known [N] bool; threshold float
+        confidence [N] float, higher = more surely known; known [N] bool; threshold float or [N]
         (optional: precision, recall, f1); predictions [N] and labels [N] int64 (optional, labels
         of unknown samples are not read: oscr); class_counts [C] with labels (optional: bands; a
         class with more than ``many_above`` images is "many", fewer than ``few_below`` "few").
@@ -62,7 +63,7 @@ class OpenSet(Metric):
         *,
         confidence: torch.Tensor,
         known: torch.Tensor,
-        threshold: float | None = None,
+        threshold: float | torch.Tensor | None = None,
         predictions: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         class_counts: torch.Tensor | None = None,
@@ -83,7 +84,8 @@ class OpenSet(Metric):
                 bands = size_bands(class_counts.cpu(), many_above, few_below)
                 result |= _bands(values, side, labels.cpu().numpy(), bands)
         if threshold is not None:
-            result |= _decisions(values < threshold, ~side)
+            called = called_unknown(confidence.detach().double(), threshold)
+            result |= _decisions(called.cpu().numpy(), ~side)
         return {f"novelty/{name}": float(value) for name, value in result.items()}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from trainables.methods.method import Method
 
@@ -19,9 +20,12 @@ class Rebalancer(Method):
 
     ``from_features``: The result is fitted to the features alone, and does not depend on the given
     classifier's head, so that answers to training images can be had out of fold.
+    ``picked``: A search over rebalancers has this function of the same inputs but validation
+    images; it returns the rebalancer that answers out of fold choose.
     """
 
     from_features: ClassVar[bool] = False
+    picked: ClassVar[Callable[..., Any]]
 
     @property
     def needs_validation(self) -> bool:

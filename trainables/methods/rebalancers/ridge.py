@@ -112,7 +112,8 @@ class Ridge(RidgeSettings, FromSums, Rebalancer):
                 offset = methods[place].offset(kept.counts)
                 logits = torch.add(offset, fitted.answers, alpha=fitted.scale)
                 result = with_ridge(classifier, methods[place], fitted, kept.counts)
-                yield place, Fit(result, logits)
+                figures = fitted.figures("rebalance", kept.counts)
+                yield place, Fit(result, logits, figures)
 
     def prepared(self, data: Samples) -> Samples:
         """Return the samples with the matrix of the random features."""

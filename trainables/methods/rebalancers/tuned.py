@@ -116,7 +116,7 @@ class Tuned(Rebalancer):
         seed = int(torch.randint(2**62, (), generator=generator))
         if not len(validation_labels):
             best = self._best_out_of_fold(tries, available, seed, report)
-            return apply_in_batch([tries[best]], available, seed=seed)[0]
+            return apply_in_batch([best], available, seed=seed)[0]
         results = apply_in_batch(tries, available, seed=seed)
         if len(results) == 1:  # "none" supports every head
             raise ValueError(
@@ -129,10 +129,33 @@ class Tuned(Rebalancer):
         )
         return results[_best(tries, answers, validation_labels, report)]
 
+    def picked(
+        self,
+        *,
+        classifier: Classifier,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        class_counts: torch.Tensor,
+        generator: torch.Generator,
+        report: Report,
+        groups: torch.Tensor | None = None,
+    ) -> Rebalancer:
+        """Return the best candidate by answers to training images out of fold."""
+        tries = self._tries(generator)
+        available = {
+            "classifier": classifier,
+            "features": features,
+            "labels": labels,
+            "groups": groups,
+            "class_counts": class_counts,
+        }
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return self._best_out_of_fold(tries, available, seed, report)
+
     def _best_out_of_fold(
         self, tries: list[Rebalancer], available: Mapping[str, Any], seed: int, report: Report
-    ) -> int:
-        """Return the index of the best candidate by answers to the training images."""
+    ) -> Rebalancer:
+        """Return the best candidate by answers to the training images."""
         from trainables.features.rebalancer_search import answer_out_of_fold
 
         if not any(method.from_features for method in tries):
@@ -151,7 +174,7 @@ class Tuned(Rebalancer):
             )
         found = answer_out_of_fold(tries, available, data, seed=seed)
         answers = ((place, logits[rows]) for place, logits in found)
-        return _best(tries, answers, data.labels[rows], report)
+        return tries[_best(tries, answers, data.labels[rows], report)]
 
     def _tries(self, generator: torch.Generator) -> list[Rebalancer]:
         """Return the candidate rebalancers, "none" first."""
