@@ -133,6 +133,43 @@ def leave_out_discriminant(
     return result
 
 
+def leave_out_distances(data: Samples, model: SharedGaussian, *, ridge: float) -> Tensor:
+    """Return squared Mahalanobis distances of each sample without its group, exactly.
+
+    ``(x - mu_c)^T (S + ridge tr(S)/D I)^-1 (x - mu_c)``, S the scatter over the number of samples;
+    means and scatter are those of all samples but the group. Without any variance the covariance is
+    the identity.
+
+    Args:
+        data: The samples of the fit, of weights above 0.
+        model: `shared_gaussian` of all of them.
+        ridge: Above 0.
+
+    Returns:
+        ``[N, C]`` float64; infinite for a class that leaves with the group, or is absent.
+
+    Example:
+        >>> from trainables.closed_form.statistics import samples
+        >>> rows, labels = torch.tensor([[0.0], [2.0], [4.0], [9.0]]), torch.tensor([0, 0, 0, 1])
+        >>> data = samples(rows, labels)
+        >>> found = leave_out_distances(data, shared_gaussian(sums_of(data, 2)), ridge=0.5)
+        >>> found[0].tolist()  # of 2, 4 and 9: means 3 and 9, S = 2/3, 1.5 times that is 1
+        [9.0, 81.0]
+    """
+    shrinkage = ridge / (1 + ridge)
+    means = model.means @ model.basis
+    result = means.new_empty(len(data.labels), len(means))
+    for block in group_blocks(data.groups, max(data.width, len(means))):
+        rows = (data.inputs(block.flatten()) @ model.basis).unflatten(0, block.shape)
+        left = _LeftOut(rows, data.labels[block], data.weights[block], means, model)
+        found = left.lengths(shrinkage)[:, :, None] - 2 * left.logits(shrinkage, unbiased=False)
+        varied = (left.trace() > 0)[:, None, None]
+        found = torch.where(varied, found / (1 + ridge), found).clamp_min(0)
+        gone = (left.counts() <= 0)[:, None]
+        result[block.flatten()] = found.masked_fill(gone, torch.inf).flatten(0, 1)
+    return result
+
+
 class _LeftOut:
     """B groups of M samples that leave, in the eigenbasis of the scatter.
 
@@ -174,7 +211,7 @@ class _LeftOut:
         """Return logits ``[B, M, C]``."""
         images = self.model.counts.sum() - self.weights.sum(dim=1)
         spectrum = self.model.spectrum
-        shift = _shift(self._trace(), images, len(spectrum), shrinkage)
+        shift = _shift(self.trace(), images, len(spectrum), shrinkage)
         spread = 1 / (spectrum + shift[:, None])  # inverse before the group leaves, [B, D]
         inputs, scaled = (part * spread[:, None] for part in (self.rows, self.deviations))
         group = self.deviations.transpose(1, 2)
@@ -202,7 +239,19 @@ class _LeftOut:
             found = found + noise[:, None, None] / _positive(self.counts())[:, None] / 2
         return _factor(images, shrinkage)[:, None, None] * found
 
-    def _trace(self) -> Tensor:
+    def lengths(self, shrinkage: float) -> Tensor:
+        """Return ``x A x`` of each sample ``[B, M]``, A the inverse after the group has left."""
+        images = self.model.counts.sum() - self.weights.sum(dim=1)
+        shift = _shift(self.trace(), images, len(self.model.spectrum), shrinkage)
+        spread = 1 / (self.model.spectrum + shift[:, None])
+        group = self.deviations.transpose(1, 2)
+        scaled = self.deviations * spread[:, None]
+        seen = (self.rows * spread[:, None]) @ group
+        solved: Tensor = torch.linalg.solve(self.inverse_weights - scaled @ group, seen, left=False)
+        found = (self.rows.square() * spread[:, None]).sum(dim=2) + (solved * seen).sum(dim=2)
+        return _factor(images, shrinkage)[:, None] * found
+
+    def trace(self) -> Tensor:
         """Return the trace of the scatter without each group ``[B]``; zero if it is rounding."""
         products = self.deviations @ self.deviations.transpose(1, 2)
         pairs = self.same * self.weights[:, :, None] * self.weights[:, None]

@@ -63,6 +63,9 @@ def answers_to_logits(
     tail: Tail, data: Samples, logits: Tensor, class_counts: Tensor, *, generator: torch.Generator
 ) -> OutOfFold:
     """Return `answers_of_tail` where the rebalancer's logits out of fold ``[N, C]`` are there."""
+    if hasattr(tail.score, "leave_out"):
+        given = {"features": data.features, "labels": data.labels, "groups": data.groups}
+        return OutOfFold(logits, tail.score.call_with(given, "leave_out"), data.groups)
 
     def answer(fitted: Tensor, asked: Tensor) -> Tensor:
         scorer = scorer_of_tail(tail, data.part(fitted), logits[fitted], class_counts)

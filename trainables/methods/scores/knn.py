@@ -70,6 +70,53 @@ class KNN(Score):
         distance = (2 - 2 * cosines[:, -1]).clamp_min(0).sqrt()
         return -distance.to(torch.promote_types(features.dtype, torch.float32))
 
+    def leave_out(
+        self, *, features: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the confidence of each training sample by a fit without its group, exactly."""
+        units = _unit(features).double()
+        k = self._neighbor_without(labels, groups)
+        parts = []
+        for rows in torch.arange(len(units), device=units.device).split(ROWS):
+            own = groups[rows][:, None] == groups
+            cosines = (units[rows] @ units.T).masked_fill(own, -torch.inf)
+            nearest = cosines.topk(int(k[rows].max()), dim=1).values
+            parts.append(nearest.gather(1, k[rows][:, None] - 1)[:, 0])
+        distance = (2 - 2 * torch.cat(parts)).clamp_min(0).sqrt()
+        return -distance.to(torch.promote_types(features.dtype, torch.float32))
+
+    def _neighbor_without(self, labels: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+        """Return the k ``[N]`` in use where a sample's group is not among the training samples."""
+        _, group, sizes = groups.unique(return_inverse=True, return_counts=True)
+        most = (len(labels) - sizes)[group]
+        if self.within_class:
+            counts = torch.bincount(labels)
+            # a class that leaves whole counts no more; of the others the smallest decides
+            pairs, lost = torch.stack([group, labels]).unique(dim=1, return_counts=True)
+            left = counts[pairs[1]] - lost
+            left = torch.where(left > 0, left, len(labels))
+            touched = torch.full_like(sizes, len(labels)).scatter_reduce(0, pairs[0], left, "amin")
+            others = self._smallest_other(counts, pairs, len(sizes))
+            most = torch.minimum(most, torch.minimum(touched, others)[group])
+        found: torch.Tensor = most.clamp(1, self.k)
+        return found
+
+    @staticmethod
+    def _smallest_other(counts: torch.Tensor, pairs: torch.Tensor, num_groups: int) -> torch.Tensor:
+        """Return for each group the size of the smallest class of which it has no image."""
+        present = counts[counts > 0]
+        order = torch.where(counts > 0, counts, counts.max() + 1).argsort()[: len(present)]
+        rank = torch.empty_like(counts).scatter_(0, order, torch.arange(len(order)).to(order))
+        # the number of smallest classes in a row, 0, 1, ..., that a group has images of
+        held = torch.stack([pairs[0], rank[pairs[1]]])
+        held = held[:, (held[0] * (len(order) + 1) + held[1]).argsort()]
+        first = torch.searchsorted(held[0].contiguous(), held[0].contiguous())
+        in_a_row = held[1] == torch.arange(held.shape[1]).to(first) - first
+        reach = torch.zeros(num_groups, dtype=torch.int64, device=counts.device)
+        reach = reach.scatter_add(0, held[0], in_a_row.long())
+        sizes = torch.cat([counts[order], counts.sum()[None]])  # without another class, no bound
+        return sizes[reach]
+
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
     """L2-normalize features, in float32 or better; a zero feature stays zero."""

@@ -66,6 +66,35 @@ class Mahalanobis(Score):
         distance = squared_distances(values @ state["whitener"].to(values), state["means"])
         return -distance.amin(dim=1).to(torch.promote_types(features.dtype, torch.float32))
 
+    def leave_out(
+        self, *, features: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the confidence of each training sample by a fit without its group, exactly."""
+        distance = left_out_distances(
+            prepare(features, normalize=self.normalize), labels, groups, ridge=self.ridge
+        )
+        return -distance.amin(dim=1).to(torch.promote_types(features.dtype, torch.float32))
+
+
+def left_out_distances(
+    values: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor, *, ridge: float
+) -> torch.Tensor:
+    """Return squared distances ``[N, C]`` under fits without the sample's group; float64.
+
+    Args:
+        values: Prepared features ``[N, D]``.
+        labels: ``[N]`` int64.
+        groups: ``[N]`` int64.
+        ridge: See `Mahalanobis`.
+    """
+    from trainables.closed_form.gaussian import leave_out_distances, shared_gaussian, sums_of
+    from trainables.closed_form.statistics import samples
+
+    # around the mean of all, so that a distance is no difference of large numbers
+    data = samples(values - values.mean(dim=0), labels, groups=groups)
+    model = shared_gaussian(sums_of(data, int(labels.max()) + 1))
+    return leave_out_distances(data, model, ridge=ridge)
+
 
 def prepare(features: torch.Tensor, *, normalize: bool) -> torch.Tensor:
     """Return features in float64, optionally L2-normalized; a zero feature stays zero."""

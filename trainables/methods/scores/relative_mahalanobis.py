@@ -11,6 +11,7 @@ from trainables.methods.method import Range
 from trainables.methods.scores import Score
 from trainables.methods.scores.mahalanobis import (
     class_means,
+    left_out_distances,
     prepare,
     squared_distances,
     whitening,
@@ -80,5 +81,16 @@ class RelativeMahalanobis(Score):
         to_overall = squared_distances(
             values @ state["overall_whitener"].to(values), state["overall_mean"]
         )
+        relative = to_overall[:, 0] - to_classes.amin(dim=1)
+        return relative.to(torch.promote_types(features.dtype, torch.float32))
+
+    def leave_out(
+        self, *, features: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the confidence of each training sample by a fit without its group, exactly."""
+        values = prepare(features, normalize=self.normalize)
+        to_classes = left_out_distances(values, labels, groups, ridge=self.ridge)
+        one_class = torch.zeros_like(labels)
+        to_overall = left_out_distances(values, one_class, groups, ridge=self.ridge)
         relative = to_overall[:, 0] - to_classes.amin(dim=1)
         return relative.to(torch.promote_types(features.dtype, torch.float32))
