@@ -54,6 +54,7 @@ class LabelledView(NamedTuple):
     ``images`` is uint8 ``[M, H, W, 3]`` (a shared array, or files), ``indices [N]`` selects from
     ``images``, ``labels [N]`` are int64 in ``0..num_classes-1``. ``digest`` identifies the content.
     ``groups [N]`` are int64, the same for images that must not be parted; ``None``: each is alone.
+    ``class_names`` are those of the labels, where they are told; they are no part of the digest.
     """
 
     images: Images
@@ -62,6 +63,7 @@ class LabelledView(NamedTuple):
     num_classes: int
     digest: str
     groups: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    class_names: Sequence[str] = ()
 
 
 class ImageView(NamedTuple):

@@ -19,7 +19,8 @@ from pydantic import (
 
 from trainables.data.data_settings import Count, Data, Fitting, Stream, Unlabelled
 from trainables.data.service_settings import SERVICE, SERVICE_DEFAULTS
-from trainables.data.source_names import WEIGHTS, default_profile, own_kind
+from trainables.data.source_names import PRIOR_FILE, WEIGHTS, default_profile, own_kind
+from trainables.errors import did_you_mean
 from trainables.methods.augmentations import Augmentation
 from trainables.methods.calibrators import Calibrator
 from trainables.methods.clusterers import Clusterer
@@ -57,6 +58,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SERVICE_THRESHOLD = "false_alarm"
+AS_GIVEN = "as_given"
+PRIORS = (AS_GIVEN, "natural", "balanced")
 # what a recipe of another world changes to be one of world `service`
 SERVICE_CHANGES: Mapping[str, Any] = MappingProxyType(
     {
@@ -168,11 +171,32 @@ class ScoreSettings(Settings):
         method: Score of an image, higher for a surely known class.
         calibrator: Maps logits to calibrated logits.
         threshold: Rule that sets the threshold on validation images.
+        prior: How often each class is expected, by which images count in calibration and threshold:
+            ``as_given``, as the images come that these are fitted on (in world ``service`` as in
+            training); ``natural``, as in training; ``balanced``; or ``file:PATH``, of a YAML or
+            JSON file with a number for each class.
     """
 
     method: Score = Field(default="energy")  # type: ignore[assignment]
     calibrator: Calibrator = Field(default="temperature")  # type: ignore[assignment]
     threshold: Threshold = Field(default="precision")  # type: ignore[assignment]
+    prior: Annotated[str, ContentOfFile(PRIOR_FILE)] = AS_GIVEN
+
+    @model_serializer(mode="wrap")
+    def _own_prior_alone(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what recipes stored before do not have: they keep their digests."""
+        tree: dict[str, Any] = dump(self)
+        return {key: value for key, value in tree.items() if (key, value) != ("prior", AS_GIVEN)}
+
+    @model_validator(mode="after")
+    def _prior_is_named_or_a_file(self) -> ScoreSettings:
+        """Refuse another text."""
+        if self.prior not in PRIORS and not self.prior.removeprefix(PRIOR_FILE) != self.prior:
+            raise ValueError(
+                f"score.prior: allowed: {', '.join(PRIORS)}, {PRIOR_FILE}PATH; received "
+                f"'{self.prior}'{did_you_mean(self.prior, PRIORS)}"
+            )
+        return self
 
 
 class Discover(Settings):

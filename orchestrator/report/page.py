@@ -203,7 +203,9 @@ def _reproduce(record: SweepRecord, best: FinalistRecord | None, folder: Path) -
 
     sets: dict[str, Any] = {}
     if best is not None:
-        sets = {"data.world": "test", "seed": best.seeds[0] if best.seeds else 0, **best.chosen}
+        world = record.experiment.get("data", {}).get("world")
+        final = world if world == "service" else "test"
+        sets = {"data.world": final, "seed": best.seeds[0] if best.seeds else 0, **best.chosen}
     tree: Mapping[str, Any] = record.experiment
     try:
         recipe = assign(build(Experiment, record.experiment), chosen.params)

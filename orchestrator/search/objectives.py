@@ -27,7 +27,8 @@ NAMES = tuple(
         *(f"{model}/{name}" for model in ("first", "updated") for name in (
             *(f"accuracy{part}" for part in ("", "/balanced", "/many", "/medium", "/few")),
             "accuracy/new", "accuracy/open", "calibration/ece", "forgetting",
-            "novelty/auroc", "novelty/false_alarm", "novelty/recall",
+            "novelty/auroc", "novelty/false_alarm", "novelty/recall", "accuracy/expected",
+            "novelty/false_alarm/many", "novelty/false_alarm/medium", "novelty/false_alarm/few",
         )),
         *(f"discover/{name}" for name in (
             "ari", "clustering_accuracy", "kept", "nmi", "num_labelled",
@@ -51,7 +52,8 @@ NAMES = tuple(
     f"out_of_fold/{name}"
     for name in (
         "accuracy", "accuracy/balanced", "accuracy/many", "accuracy/medium", "accuracy/few",
-        "calibration/ece", "novelty/false_alarm",
+        "accuracy/expected", "calibration/ece",
+        *(f"novelty/false_alarm{band}" for band in _BANDS),
     )
 )  # fmt: skip
 OF_NEW_CLASSES = re.compile(
@@ -63,12 +65,16 @@ PATTERN = re.compile(
 )
 
 
-def check_objectives(objectives: Iterable[Objective], *, closed: bool = False) -> None:
+def check_objectives(
+    objectives: Iterable[Objective], *, closed: bool = False, service: bool | None = None
+) -> None:
     """Refuse an objective that no recipe measures.
 
     Args:
         objectives: The objectives.
         closed: The data have no new classes, so nothing tells whether they would be noticed.
+        service: The world is `service`, where ``evaluate/...`` is of the test part, by which
+            nothing is chosen; ``None``: not known yet.
 
     Raises:
         ConfigError: The metric does not exist; the message names the nearest one. Or it is of new
@@ -83,6 +89,17 @@ def check_objectives(objectives: Iterable[Objective], *, closed: bool = False) -
             raise ConfigError(
                 f"--objective: no metric is called '{name}'; metrics are called like "
                 f"evaluate/accuracy/balanced{did_you_mean(name, NAMES)}"
+            )
+        own = name.startswith("out_of_fold/")
+        if service and not own and not name.startswith("evaluate/cost/"):
+            raise ConfigError(
+                f"--objective: '{name}' is of the test part in world service, by which nothing is "
+                "chosen; give --objective out_of_fold/accuracy/balanced:max"
+            )
+        if own and service is False:
+            raise ConfigError(
+                f"--objective: '{name}' is measured in world service alone; set "
+                "data.world=service, or give --objective evaluate/accuracy/balanced:max"
             )
         if closed and OF_NEW_CLASSES.fullmatch(name):
             raise ConfigError(

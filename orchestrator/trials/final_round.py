@@ -221,7 +221,7 @@ class FinalRound:
         self, trial: TrialRecord, seed: int, folder: Path, storage: str, served: Served
     ) -> None:
         """Write a finalist's model that answers, from stored stage results."""
-        changes = {**trial.params, "seed": seed, "data.world": "test"}
+        changes = {**trial.params, "seed": seed, "data.world": self.base.data.final_world}
         export_model(self.record.experiment, changes, storage, folder, served)
         describe_model(folder, cached_views(assign(self.base, changes).data), served)
 

@@ -94,7 +94,8 @@ def run_seed(
         if world == "validation":
             found, arrays = validate(base, store, context, **options)
             return WorldRun(seed, found.metrics, found.uses, Answers.of(arrays))
-        found = execute(assign(base, {"data.world": "test"}), store, context, **options)
+        final = assign(base, {"data.world": base.data.final_world})
+        found = execute(final, store, context, **options)
     return WorldRun(seed, found.metrics, found.uses, None)
 
 
@@ -123,8 +124,8 @@ def log_failed_seed(
 
 
 def recipe_of(trial: TrialRecord, seed: int, base: Experiment) -> Experiment:
-    """Return a finalist's recipe with a seed, in the test world."""
-    return assign(base, {**trial.params, "seed": seed, "data.world": "test"})
+    """Return a finalist's recipe with a seed, in the world that judges finalists."""
+    return assign(base, {**trial.params, "seed": seed, "data.world": base.data.final_world})
 
 
 def _start_run(

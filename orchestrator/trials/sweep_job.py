@@ -235,7 +235,8 @@ class SweepJob:
                 self._registry = open_aside(self.tracker.uri)
             with RunningDisplay(self.console, self._running):
                 final.finish(chosen, pending, self.objectives, self._storage())
-            self._keep_protocol(assign(self.base, {"data.world": "test"}))
+            final = {"data.world": self.base.data.final_world}
+            self._keep_protocol(assign(self.base, final))
 
     def promote(self) -> None:
         """Register the winner (by validation objectives) and let the gates decide."""

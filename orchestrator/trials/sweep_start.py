@@ -71,7 +71,11 @@ def open_record(options: SweepOptions, base: Experiment) -> SweepRecord:
         sampler=options.sampler,
         environment={},
     )
-    check_objectives(objectives_of(options, record), closed=not base.data.novel_classes)
+    check_objectives(
+        objectives_of(options, record),
+        closed=not base.data.novel_classes,
+        service=base.data.world == "service",
+    )
     return record
 
 

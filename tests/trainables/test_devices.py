@@ -136,6 +136,9 @@ def test_what_waits_is_counted(wait: Callable[[Tensor], object]) -> None:
     assert waits
 
 
+NO_ANSWERS = OutOfFold(torch.zeros(0, CLASSES), torch.zeros(0), torch.zeros(0).long())
+
+
 def rebalanced(method: object, head: object) -> Run:
     settings = Rebalance(method=method)  # type: ignore[arg-type]
     more: dict[str, Any] = {}
@@ -267,7 +270,7 @@ def screened(**chosen: object) -> Run:
             stream_features=STREAM_FEATURES,
             known_train=TRAIN,
             validation_known=VALIDATION,
-            out_of_fold=OutOfFold(torch.zeros(0, CLASSES), torch.zeros(0), torch.zeros(0).long()),
+            out_of_fold=NO_ANSWERS,
             context=context,
         )
 
@@ -301,6 +304,7 @@ def discovered(settings: Discover) -> Run:
             known_train=TRAIN,
             validation_known=VALIDATION,
             pool_selection=PoolSelection(torch.arange(2, len(UNKNOWN.labels))),
+            out_of_fold=NO_ANSWERS,
             context=context,
             **more,
         )

@@ -16,6 +16,7 @@ from trainables.settings import Settings
 
 FOLDER, TABLE = "folder:", "table:"  # the source is a folder or table of one's own
 WEIGHTS = "local-dir:"  # pretrained weights in a folder
+PRIOR_FILE = "file:"  # how often each class is expected, in a file
 
 
 def own_kind(source: object) -> str:
@@ -47,6 +48,8 @@ def with_last_names(value: Any) -> Any:
         {'source': 'folder:flowers', 'root': 'data', 'seed': 1}
         >>> with_last_names("local-dir:/home/me/weights")
         'local-dir:weights'
+        >>> with_last_names("file:/home/me/expected.yaml")
+        'file:expected.yaml'
         >>> with_last_names("../trunks/best.safetensors")
         'best.safetensors'
     """
@@ -56,7 +59,7 @@ def with_last_names(value: Any) -> Any:
         return [with_last_names(inner) for inner in value]
     if not isinstance(value, str):
         return value
-    kind = own_kind(value) or (WEIGHTS if value.startswith(WEIGHTS) else "")
+    kind = own_kind(value) or next((k for k in (WEIGHTS, PRIOR_FILE) if value.startswith(k)), "")
     path = value.removeprefix(kind)
     if kind or path.startswith(("/", "~", "./", "../")):
         return kind + (os.path.basename(os.path.normpath(path)) or path)

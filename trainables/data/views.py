@@ -88,7 +88,9 @@ def build_views(data: Data, *, cache: Path | None = None) -> Views:
     unknown += parts.later_classes
     unknown_id = _renumber(parts.known_classes, [*parts.novel_classes, *unknown])
     return Views(
-        known_train=_labelled_view(source, parts.known_train, new_id, known),
+        known_train=_labelled_view(source, parts.known_train, new_id, known)._replace(
+            class_names=[source.class_names[c] for c in parts.known_classes]
+        ),
         validation_known=_labelled_view(source, parts.validation_known, new_id, known),
         validation_novel=_labelled_view(
             source,

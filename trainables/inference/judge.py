@@ -14,7 +14,8 @@ from torch import Tensor
 from trainables.artifacts import OutOfFold, Scorer
 from trainables.features.predict import calibrated
 from trainables.functional.verdict import called_unknown, threshold_of_each
-from trainables.methods.metrics.accuracy import Accuracy
+from trainables.inference.expected_prior import weights_of
+from trainables.methods.metrics.accuracy import Accuracy, size_bands
 from trainables.methods.metrics.calibration import Calibration
 from trainables.methods.metrics.open_set import OpenSet
 
@@ -22,9 +23,9 @@ UNKNOWN, NO_CLASS = -1, -2
 NOVELTY = ("novelty/auroc", "novelty/recall")
 # what answers to training images out of fold can tell of a model; new classes they can't
 OUT_OF_FOLD = (
-    *(f"accuracy{part}" for part in ("", "/balanced", "/many", "/medium", "/few")),
+    *(f"accuracy{part}" for part in ("", "/balanced", "/expected", "/many", "/medium", "/few")),
     "calibration/ece",
-    "novelty/false_alarm",
+    *(f"novelty/false_alarm{part}" for part in ("", "/many", "/medium", "/few")),
 )
 
 
@@ -56,7 +57,8 @@ class Truth(NamedTuple):
     """True labels and bands.
 
     ``labels [N]``: known classes ``0..C-1``, new classes from C on, -1 for classes that no model
-    learns. ``class_counts [C]`` and the bounds define the bands, see `Accuracy`.
+    learns. ``class_counts [C]`` and the bounds define the bands, see `Accuracy`. ``prior [C]`` is
+    the share of each known class among the images that are expected; ``None``: as they come.
     """
 
     labels: Tensor
@@ -64,6 +66,7 @@ class Truth(NamedTuple):
     many_above: int
     few_below: int
     bins: int
+    prior: Tensor | None = None
 
 
 def right_answers(answers: ModelAnswers, labels: Tensor, num_known: int) -> Tensor:
@@ -94,8 +97,10 @@ def judge(answers: ModelAnswers, truth: Truth) -> dict[str, float]:
     the predicted class is that of the largest output. ``accuracy/open`` is the mean over known and
     new classes of `right_answers`. ``calibration/ece`` is on images of known classes.
     ``novelty/auroc`` and ``novelty/recall`` tell images of known classes from those of classes that
-    no model learns, ``novelty/false_alarm`` is the fraction of the former that is called unknown.
-    What no image shows is left out.
+    no model learns, ``novelty/false_alarm`` is the fraction of the former that is called unknown,
+    and ``novelty/false_alarm/many|medium|few`` of those of a band's classes. Where a prior is
+    expected, images count by it in calibration and false alarm, and ``accuracy/expected`` is the
+    share of right answers. What no image shows is left out.
     """
     labels, number = truth.labels, len(truth.class_counts)
     known = (labels >= 0) & (labels < number)
@@ -114,10 +119,13 @@ def judge(answers: ModelAnswers, truth: Truth) -> dict[str, float]:
     judged = known | new
     right = right_answers(answers, labels, number).double()
     found["accuracy/open"] = class_mean(right[judged], labels[judged])
-    found["novelty/false_alarm"] = float(answers.unknown[known].double().mean())
+    weights = weights_of(truth.prior, labels[known])
+    found |= _false_alarm(answers.unknown[known].double(), labels[known], truth, weights)
     stated = answers.logits[known].double().softmax(1).amax(1)
     correct = (answers.predicted[known] == labels[known]).double()
-    fraction, gap = Calibration(bins=truth.bins).gaps(stated, correct)
+    fraction, gap = Calibration(bins=truth.bins).gaps(stated, correct, weights)
+    if weights is not None:
+        found["accuracy/expected"] = float((weights * correct).mean())
     found["calibration/ece"] = float((fraction * gap).sum())
     shown = known | (labels == UNKNOWN)
     if bool((labels == UNKNOWN).any()):
@@ -128,6 +136,20 @@ def judge(answers: ModelAnswers, truth: Truth) -> dict[str, float]:
         )
         found |= {name: more[name] for name in NOVELTY}
     return {name: value for name, value in found.items() if value == value}
+
+
+def _false_alarm(
+    alarms: Tensor, labels: Tensor, truth: Truth, weights: Tensor | None
+) -> dict[str, float]:
+    """Return the share of images of known classes that are called unknown, in all and by band."""
+    counted = torch.ones_like(alarms) if weights is None else weights
+    found = {"novelty/false_alarm": float((counted * alarms).sum() / counted.sum())}
+    bands = size_bands(truth.class_counts, truth.many_above, truth.few_below)
+    for name, members in bands.items():
+        own = members[labels]
+        share = (counted[own] * alarms[own]).sum() / counted[own].sum()
+        found[f"novelty/false_alarm/{name}"] = float(share)  # NaN: no image
+    return found
 
 
 def answers_of(scorer: Scorer, logits: Tensor, confidence: Tensor, classes: Tensor) -> ModelAnswers:

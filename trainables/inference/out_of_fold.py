@@ -18,9 +18,16 @@ from trainables.methods.scores import Score
 
 
 class Tail(NamedTuple):
-    """The methods that follow a frozen trunk; without a rebalancer its logits must be given."""
+    """The methods that follow a frozen trunk."""
 
-    rebalancer: Rebalancer | None
+    rebalancer: Rebalancer
+    calibrator: Calibrator
+    score: Score
+
+
+class Scoring(NamedTuple):
+    """The methods that follow a classifier."""
+
     calibrator: Calibrator
     score: Score
 
@@ -44,12 +51,11 @@ def answers_of_tail(
         ValueError: The rebalancer starts from the given classifier, which was trained on all
             images.
     """
-    if tail.rebalancer is None or not tail.rebalancer.from_features:
-        name = "none" if tail.rebalancer is None else tail.rebalancer.name
+    if not tail.rebalancer.from_features:
         raise ValueError(
-            f"rebalancers/{name} starts from a classifier that was trained on all images, so it "
-            "has no answers out of fold; choose one that is fitted to features alone, such as "
-            "ridge, lda or crt"
+            f"rebalancers/{tail.rebalancer.name} starts from a classifier that was trained on all "
+            "images, so it has no answers out of fold; choose one that is fitted to features "
+            "alone, such as ridge, lda or crt"
         )
     seed = int(torch.randint(2**62, (), generator=generator))
     given = {"classifier": classifier, "class_counts": classifier.class_counts}
@@ -60,7 +66,12 @@ def answers_of_tail(
 
 
 def answers_to_logits(
-    tail: Tail, data: Samples, logits: Tensor, class_counts: Tensor, *, generator: torch.Generator
+    tail: Tail | Scoring,
+    data: Samples,
+    logits: Tensor,
+    class_counts: Tensor,
+    *,
+    generator: torch.Generator,
 ) -> OutOfFold:
     """Return `answers_of_tail` where the rebalancer's logits out of fold ``[N, C]`` are there."""
     if hasattr(tail.score, "leave_out"):
@@ -79,7 +90,9 @@ def answers_to_logits(
     return OutOfFold(logits, k_fold(data, answer, generator=generator), data.groups)
 
 
-def scorer_of_tail(tail: Tail, data: Samples, logits: Tensor, class_counts: Tensor) -> Scorer:
+def scorer_of_tail(
+    tail: Tail | Scoring, data: Samples, logits: Tensor, class_counts: Tensor
+) -> Scorer:
     """Return calibrator and score, fitted to images and their logits out of fold ``[N, C]``.
 
     The weights of the images are those of the calibrator's fit. The threshold is -inf.

@@ -16,7 +16,8 @@ from trainables.artifacts import Classifier, OutOfFold, Scorer
 from trainables.closed_form import statistics
 from trainables.features.predict import calibrated, confidence, predict_logits
 from trainables.functional.to_device import to_device
-from trainables.inference.out_of_fold import Tail, answers_to_logits, scorer_of_tail
+from trainables.inference.expected_prior import weights_of
+from trainables.inference.out_of_fold import Scoring, answers_to_logits, scorer_of_tail
 from trainables.methods.calibrators import Calibrator
 from trainables.methods.scores import Score
 from trainables.methods.thresholds import Threshold
@@ -54,6 +55,7 @@ def fit_scorer(
     train: Samples,
     validation: Samples,
     unknown: Tensor,
+    prior: Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> Scorer:
     """Fit the calibrator on validation images, the score on training images, then the threshold.
@@ -67,6 +69,7 @@ def fit_scorer(
         train: Training samples of the classifier.
         validation: Validation samples of classes that the classifier knows.
         unknown: Features ``[U, D]`` of classes that the classifier does not know; U may be 0.
+        prior: Expected share of each class ``[C]``; ``None``: as the validation samples come.
         device: Device of logits and scores; calibrator and threshold are fitted on the CPU.
 
     Returns:
@@ -76,8 +79,11 @@ def fit_scorer(
     classifier = to_device(classifier, device)
     counts = classifier.class_counts
     raw = predict_logits(classifier, validation.features.to(device))
-    state = to_device(calibrator.fit(logits=raw.cpu(), labels=validation.labels), device)
-    scorer = Scorer(calibrator, state, score, {}, float("-inf"))
+    weights = weights_of(prior, validation.labels)
+    given = {"logits": raw.cpu(), "labels": validation.labels}
+    given |= {} if weights is None else {"weights": weights}
+    state = to_device(calibrator.call_with(given, "fit"), device)
+    scorer = Scorer(calibrator, state, score, {}, float("-inf"), prior=prior)
 
     def outputs(samples: Samples) -> _Outputs:
         features = samples.features.to(device)
@@ -97,7 +103,8 @@ def fit_scorer(
         known = known.repeat(max(1, rounds - 1))  # as often as a round had the image as a known one
     times = len(known) // max(len(validation.labels), 1)
     seen_as = seen.logits.argmax(1).repeat(times).cpu()
-    answers = Answers(known, validation.labels.repeat(times), seen_as, None)
+    counted = None if weights is None else weights.repeat(times)
+    answers = Answers(known, validation.labels.repeat(times), seen_as, counted)
     return to_device(_with_threshold(scorer, threshold, answers, new, counts), "cpu")
 
 
@@ -120,6 +127,7 @@ def fit_out_of_fold(
     train: statistics.Samples,
     answers: OutOfFold,
     generator: torch.Generator,
+    prior: Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Scorer, OutOfFold]:
     """Fit calibrator, score and threshold to training images and their answers out of fold.
@@ -131,16 +139,19 @@ def fit_out_of_fold(
     Args:
         methods: Calibrator, score and threshold.
         classifier: The classifier.
-        train: Training images with groups, and with weights by the expected share of their class.
+        train: Training images with groups.
         answers: Their logits out of fold.
         generator: Draws the folds.
+        prior: Expected share of each class ``[C]``; ``None``: as in training.
         device: Device of logits and scores.
 
     Returns:
         The scorer, and the answers with confidences; both on the CPU.
     """
     calibrator, score, threshold = methods
-    tail = Tail(None, calibrator, score)
+    tail = Scoring(calibrator, score)
+    weights = weights_of(prior, train.labels)
+    train = train if weights is None else train._replace(weights=weights)
     data, logits = to_device((train, answers.logits), device)
     counts = classifier.class_counts.to(device)
     scorer = scorer_of_tail(tail, data, logits, counts)
@@ -157,7 +168,7 @@ def fit_out_of_fold(
         answers.logits.argmax(1).repeat(times),
         train.weights.repeat(times),
     )
-    scorer = _with_threshold(scorer, threshold, given, new, counts)
+    scorer = _with_threshold(scorer._replace(prior=prior), threshold, given, new, counts)
     return to_device(scorer, "cpu"), answers._replace(confidence=known)
 
 

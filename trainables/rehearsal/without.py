@@ -94,7 +94,7 @@ class Heads:
         """
         counts = torch.bincount(parted.known.labels)
         blank = _blank(self.head, parted.known, counts)
-        classifier, logits = self._fit(blank, parted, seed)
+        classifier, logits, _ = self._fit(blank, parted, seed)
         if logits is None:
             given = {"classifier": blank, "class_counts": counts}
             found = answer_out_of_fold([self.rebalancer], given, parted.known, seed=seed)

@@ -107,6 +107,7 @@ def run(
     mapping = majority_classes(pseudo_labels, truth, num_known, pool_labels.num_novel)
     views = (held_out_known, held_out_novel)
     held_out = _truth(settings, classifier, views, len(held_out_unknown.labels))
+    held_out = held_out._replace(prior=scorer.prior)
     before, after = held_out_features
     first = _answers(classifier, scorer, before, mapping[:num_known], context)
     after = after if len(after) else before  # the update left the trunk as it was
@@ -132,7 +133,7 @@ def run(
     }
     metrics = {f"evaluate/{name}": float(value) for name, value in parts.items()}
     own = _truth_of(settings, classifier, torch.from_numpy(known_train.labels))
-    metrics |= judge_out_of_fold(out_of_fold, scorer, own)
+    metrics |= judge_out_of_fold(out_of_fold, scorer, own._replace(prior=scorer.prior))
     finite = {name: value for name, value in metrics.items() if value == value}
     arrays = _arrays(
         settings, classifier, scorer, held, predicted, num_known + pool_labels.num_novel

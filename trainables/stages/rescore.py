@@ -72,9 +72,19 @@ def run(
             train=Samples(torch.cat([known, stream[positions]]), torch.cat(labels)),
             validation=Samples(seen, torch.from_numpy(validation_known.labels)),
             unknown=new,
+            prior=_grown(scorer.prior, updated_classifier),
             device=context.device,
         )
     )
+
+
+def _grown(prior: Tensor | None, classifier: Classifier) -> Tensor | None:
+    """Return the expected share of each class; new ones come as often as the rarest known one."""
+    if prior is None:
+        return None
+    added = len(classifier.class_counts) - len(prior)
+    grown = torch.cat([prior, prior.min().repeat(added)])
+    return grown / grown.sum()
 
 
 def _features(

@@ -20,6 +20,7 @@ from trainables.context import Context
 from trainables.experiment import ScoreSettings
 from trainables.features.predict import calibrated, confidence, predict_logits, unknown
 from trainables.functional.to_device import to_device
+from trainables.inference.expected_prior import expected_prior
 from trainables.inference.scoring import PROVIDES, Samples, fit_out_of_fold, fit_scorer
 
 __all__ = ["PROVIDES", "Scored", "run"]
@@ -56,6 +57,7 @@ def run(
     """
     methods = settings.calibrator, settings.method, settings.threshold
     labels = torch.from_numpy(known_train.labels)
+    prior = expected_prior(settings.prior, classifier.class_counts, known_train.class_names)
     if len(out_of_fold.logits):
         data = samples(features.known_train, labels, groups=out_of_fold.groups)
         scorer, out_of_fold = fit_out_of_fold(
@@ -64,6 +66,7 @@ def run(
             train=data,
             answers=out_of_fold,
             generator=context.generator("score", "folds"),
+            prior=prior,
             device=context.device,
         )
     else:
@@ -74,6 +77,7 @@ def run(
             train=Samples(features.known_train, labels),
             validation=Samples(features.validation_known, validation),
             unknown=stream_features.validation_novel,
+            prior=prior,
             device=context.device,
         )
     fitted, model = to_device(scorer, context.device), to_device(classifier, context.device)

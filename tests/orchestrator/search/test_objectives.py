@@ -64,3 +64,13 @@ def test_objectives_on_new_classes_are_refused_where_there_are_none() -> None:
             check_objectives([Objective(metric=name, mode="max")], closed=True)
     left = [name for name in metrics if name in NAMES]
     check_objectives([Objective(metric=name, mode="max") for name in left], closed=True)
+
+
+def test_in_service_nothing_is_chosen_by_the_test_part() -> None:
+    own = Objective(metric="out_of_fold/accuracy/balanced", mode="max")
+    check_objectives([own, Objective(metric="evaluate/cost/parameters", mode="min")], service=True)
+    with pytest.raises(ConfigError, match="is of the test part in world service"):
+        check_objectives([Objective(metric="evaluate/accuracy", mode="max")], service=True)
+    with pytest.raises(ConfigError, match="is measured in world service alone"):
+        check_objectives([own], service=False)
+    check_objectives([own])  # before the recipe is read

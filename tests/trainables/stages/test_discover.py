@@ -9,6 +9,7 @@ import torch
 from trainables.artifacts import (
     Features,
     LabelledView,
+    OutOfFold,
     PoolLabels,
     PoolSelection,
     PseudoLabels,
@@ -20,6 +21,7 @@ from trainables.stages import discover
 
 # two known classes to the left and right, one new class above
 LEFT, RIGHT, ABOVE = [-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]
+NOTHING = OutOfFold(torch.zeros(0, 2), torch.zeros(0), torch.zeros(0).long())
 
 
 def view(labels: list[int], name: str) -> LabelledView:
@@ -44,6 +46,7 @@ def found(
         known_train=view([0, 0, 0, 1, 1], "train"),
         validation_known=view(labels, "validation"),
         pool_selection=PoolSelection(torch.tensor([0, 1, 3, 4])),
+        out_of_fold=NOTHING,
         context=Context(),
     ).pseudo_labels
 
@@ -109,9 +112,36 @@ def test_an_upper_bound_takes_the_labels_of_the_selected_samples_and_is_marked()
         validation_known=view([0], "validation"),
         pool_selection=PoolSelection(torch.tensor([0, 3, 4])),
         pool_labels=truth,
+        out_of_fold=NOTHING,
         context=Context(),
     ).pseudo_labels
     assert pseudo.labels.tolist() == [3, 1, 2]
     assert pseudo.num_new_clusters == 2
     assert pseudo.oracle
     assert not found([LEFT], [0]).oracle
+
+
+def test_without_validation_a_fifth_of_the_training_images_hides_its_labels_in_whole_groups() -> (
+    None
+):
+    labels = [0] * 20 + [1] * 10 + [2] * 2
+    train = torch.tensor([LEFT] * 20 + [RIGHT] * 10 + [[0.0, -1.0]] * 2)
+    groups = torch.arange(32) // 2  # the last class is one group
+    pool = torch.tensor([ABOVE, ABOVE])
+    shown = view(labels, "train")._replace(num_classes=3)
+
+    def quality(labels: list[int]) -> dict[str, float]:
+        return discover.run(
+            Discover.model_validate({"num_new_clusters": 1, "pseudo_labeler": "cluster"}),
+            features=Features(train, train[:0]),
+            stream_features=StreamFeatures(pool[:0], pool),
+            known_train=shown._replace(labels=np.array(labels)),
+            validation_known=view([], "validation"),
+            pool_selection=PoolSelection(torch.tensor([0, 1])),
+            out_of_fold=OutOfFold(torch.zeros(32, 3), torch.zeros(32), groups),
+            context=Context(),
+        ).pseudo_labels.quality
+
+    found = quality(labels)
+    assert found["num_labelled"] == 6  # three of fifteen groups; the last class keeps its labels
+    assert found["clustering_accuracy"] == 1.0

@@ -128,6 +128,34 @@ def test_own_validation_images_take_the_place_of_answers_out_of_fold(
     assert 0.02 < metrics["evaluate/first/novelty/false_alarm"] <= 0.05
 
 
+def test_images_count_as_often_as_their_class_is_expected(
+    desk: Path, views: Views, tmp_path: Path
+) -> None:
+    prior = tmp_path / "expected.yaml"
+    prior.write_text("".join(f"digit {n}: {float(n < 2)}\n" for n in range(10)))
+    found = {
+        name: ran(desk, views, f"score.prior={name}", "score.threshold.false_alarm.offsets=none")
+        for name in ("as_given", "natural", "balanced", f"file:{prior}")
+    }
+    metrics = {name: run["evaluation"].metrics for name, run in found.items()}
+    own = {name: m.get("out_of_fold/accuracy/expected") for name, m in metrics.items()}
+    any_prior = metrics["natural"]
+    assert own["as_given"] is None
+    assert own["natural"] == pytest.approx(any_prior["out_of_fold/accuracy"])
+    assert own["balanced"] == pytest.approx(any_prior["out_of_fold/accuracy/balanced"])
+    scorers = {name: run["scorer"] for name, run in found.items()}
+    assert scorers["as_given"].prior is None
+    assert scorers["natural"].threshold == pytest.approx(scorers["as_given"].threshold)
+    assert scorers["balanced"].threshold < scorers["natural"].threshold  # rare classes are unsure
+    # the quantile of the two expected classes alone
+    answers, labels = found["natural"]["out_of_fold"], views.known_train.labels
+    frequent = found[f"file:{prior}"]["out_of_fold"].confidence[torch.from_numpy(labels < 2)]
+    false_alarm = (frequent < scorers[f"file:{prior}"].threshold).double().mean()
+    assert float(false_alarm) == pytest.approx(0.05, abs=0.012)
+    assert len(answers.logits) == sum(PER_CLASS)
+    assert scorers[f"file:{prior}"].prior.tolist() == [0.5] * 2 + [0.0] * 8
+
+
 def test_without_a_test_part_the_rest_is_the_same(desk: Path, views: Views) -> None:
     held = views.held_out_known
     empty = held._replace(indices=held.indices[:0], labels=held.labels[:0], groups=None)

@@ -59,12 +59,22 @@ class Calibration(Metric):
         }
 
     def gaps(
-        self, probability: torch.Tensor, happened: torch.Tensor
+        self,
+        probability: torch.Tensor,
+        happened: torch.Tensor,
+        weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return per bin the share of samples and ``|frequency - mean probability|`` (0: empty)."""
+        """Return per bin the share of samples and ``|frequency - mean probability|`` (0: empty).
+
+        ``weights [N]`` are how much each sample counts; by default all alike.
+        """
         edges = torch.linspace(0, 1, self.bins + 1, dtype=torch.float64)
         # the inner edges alone: bin 0 then holds 0, and the last one 1 and what rounding puts above
         index = torch.bucketize(probability.contiguous(), edges[1:-1].to(probability.device))
-        counts = torch.bincount(index, minlength=self.bins)
-        excess = torch.bincount(index, weights=happened - probability, minlength=self.bins)
-        return counts.double() / len(probability), (excess / counts.clamp_min(1)).abs()
+        weights = torch.ones_like(probability) if weights is None else weights.to(probability)
+        counts = torch.bincount(index, weights=weights, minlength=self.bins)
+        excess = torch.bincount(
+            index, weights=weights * (happened - probability), minlength=self.bins
+        )
+        filled = torch.where(counts > 0, counts, 1.0)
+        return counts.double() / weights.sum(), (excess / filled).abs()

@@ -29,7 +29,9 @@ class Mahalanobis(Score):
         confidence [B] <= 0, float32 (float64 for float64 input). Higher values indicate a known
         class. Computed in float64, because the inverse of S in float32 can lose all digits.
 
-    An absent class has no mean and no effect. With a single sample S = I.
+    An absent class has no mean and no effect. With a single sample S = I. With fewer samples than
+    dimensions the confidence of a fresh sample is about ``-D / ridge``: what lies outside of the
+    samples' span outweighs the rest. The order of samples then hardly depends on ``ridge``.
 
     Raises:
         ValueError: There are no training samples.
