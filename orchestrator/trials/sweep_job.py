@@ -235,8 +235,8 @@ class SweepJob:
                 self._registry = open_aside(self.tracker.uri)
             with RunningDisplay(self.console, self._running):
                 final.finish(chosen, pending, self.objectives, self._storage())
-            final = {"data.world": self.base.data.final_world}
-            self._keep_protocol(assign(self.base, final))
+            judged_in = {"data.world": self.base.data.final_world}
+            self._keep_protocol(assign(self.base, judged_in))
 
     def promote(self) -> None:
         """Register the winner (by validation objectives) and let the gates decide."""

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainables.data.faults import some
 from trainables.data.source_names import PRIOR_FILE
 from trainables.errors import ConfigError, did_you_mean
 from trainables.experiment import AS_GIVEN
 from trainables.settings import read_yaml
+
+MOST_NAMES = 12  # of classes in a message
 
 
 def expected_prior(prior: str, class_counts: Tensor, class_names: Sequence[str]) -> Tensor | None:
@@ -52,7 +53,7 @@ def _read(path: str, class_names: Sequence[str]) -> list[float]:
         if name not in class_names:
             raise ConfigError(
                 f"{owner} names '{name}', which is no class; allowed: "
-                f"{some(list(class_names), most=12)}{did_you_mean(name, class_names)}"
+                f"{', '.join(class_names[:MOST_NAMES])}{did_you_mean(name, class_names)}"
             )
     for name in class_names:
         value = told.get(name)
