@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,7 +17,7 @@ from pydantic import (
 )
 
 from trainables.data.data_settings import Count, Data, Fitting, Stream, Unlabelled
-from trainables.data.service_settings import SERVICE, SERVICE_DEFAULTS
+from trainables.data.service_settings import SERVICE, SERVICE_CHANGES, SERVICE_THRESHOLD
 from trainables.data.source_names import PRIOR_FILE, WEIGHTS, default_profile, own_kind
 from trainables.errors import did_you_mean
 from trainables.methods.augmentations import Augmentation
@@ -57,20 +56,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-SERVICE_THRESHOLD = "false_alarm"
 AS_GIVEN = "as_given"
 PRIORS = (AS_GIVEN, "natural", "balanced")
-# what a recipe of another world changes to be one of world `service`
-SERVICE_CHANGES: Mapping[str, Any] = MappingProxyType(
-    {
-        "data.world": SERVICE,
-        **{f"data.{name}": value for name, value in SERVICE_DEFAULTS.items()},
-        **dict.fromkeys(("data.phases", "data.phase"), 1),
-        "data.max_per_class": None,
-        "data.unlabelled.ratio": 0.0,
-        "score.threshold": SERVICE_THRESHOLD,
-    }
-)
 
 
 Pooling = Literal["default", "average", "max", "gem", "token"]

@@ -17,6 +17,18 @@ SERVICE_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "stream": {"known": 0, "novel": 0, "unrelated": 0},
     }
 )
+SERVICE_THRESHOLD = "false_alarm"
+# what a recipe of another world changes to be one of this
+SERVICE_CHANGES: Mapping[str, Any] = MappingProxyType(
+    {
+        "data.world": SERVICE,
+        **{f"data.{name}": value for name, value in SERVICE_DEFAULTS.items()},
+        **dict.fromkeys(("data.phases", "data.phase"), 1),
+        "data.max_per_class": None,
+        "data.unlabelled.ratio": 0.0,
+        "score.threshold": SERVICE_THRESHOLD,
+    }
+)
 
 
 def refused_in_service(data: Any) -> str:

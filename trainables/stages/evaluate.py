@@ -106,8 +106,7 @@ def run(
     truth, num_known = torch.from_numpy(pool_labels.labels), pool_labels.num_known
     mapping = majority_classes(pseudo_labels, truth, num_known, pool_labels.num_novel)
     views = (held_out_known, held_out_novel)
-    held_out = _truth(settings, classifier, views, len(held_out_unknown.labels))
-    held_out = held_out._replace(prior=scorer.prior)
+    held_out = _truth(settings, classifier, scorer, views, len(held_out_unknown.labels))
     before, after = held_out_features
     first = _answers(classifier, scorer, before, mapping[:num_known], context)
     after = after if len(after) else before  # the update left the trunk as it was
@@ -132,8 +131,8 @@ def run(
         "unknown_pretraining": float(not is_known(backbone.pretrained_on)),
     }
     metrics = {f"evaluate/{name}": float(value) for name, value in parts.items()}
-    own = _truth_of(settings, classifier, torch.from_numpy(known_train.labels))
-    metrics |= judge_out_of_fold(out_of_fold, scorer, own._replace(prior=scorer.prior))
+    own = _truth_of(settings, classifier, scorer, torch.from_numpy(known_train.labels))
+    metrics |= judge_out_of_fold(out_of_fold, scorer, own)
     finite = {name: value for name, value in metrics.items() if value == value}
     arrays = _arrays(
         settings, classifier, scorer, held, predicted, num_known + pool_labels.num_novel
@@ -144,11 +143,15 @@ def run(
 
 
 def _truth(
-    settings: Evaluate, classifier: Classifier, views: tuple[LabelledView, ...], unknown: int
+    settings: Evaluate,
+    classifier: Classifier,
+    scorer: Scorer,
+    views: tuple[LabelledView, ...],
+    unknown: int,
 ) -> Truth:
     """Return the labels of the held-out images and the bands of the classes."""
-    labels = [torch.from_numpy(view.labels) for view in views]
-    return _truth_of(settings, classifier, torch.cat([*labels, torch.full((unknown,), UNKNOWN)]))
+    labels = [*(torch.from_numpy(view.labels) for view in views), torch.full((unknown,), UNKNOWN)]
+    return _truth_of(settings, classifier, scorer, torch.cat(labels))
 
 
 def _held_out(first: ModelAnswers, features: Tensor, truth: Truth) -> _HeldOutOutputs:
@@ -165,9 +168,9 @@ def _held_out(first: ModelAnswers, features: Tensor, truth: Truth) -> _HeldOutOu
     )
 
 
-def _truth_of(settings: Evaluate, classifier: Classifier, labels: Tensor) -> Truth:
+def _truth_of(settings: Evaluate, classifier: Classifier, scorer: Scorer, labels: Tensor) -> Truth:
     bounds = settings.many_above, settings.few_below, settings.bins
-    return Truth(labels, classifier.class_counts, *bounds)
+    return Truth(labels, classifier.class_counts, *bounds, scorer.prior)
 
 
 def _answers(
