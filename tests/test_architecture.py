@@ -111,7 +111,7 @@ FLOORS = {
         {"search", "store", "tracking"},
         {"execution", "registry", "report"},
         {"choice", "answering"},
-        {"trials"},
+        {"trials", "fitting"},
         {"tables"},
         {"cli"},
         {"sweep", "__main__"},

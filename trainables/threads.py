@@ -38,6 +38,17 @@ def choose_threads(threads: int = 1) -> None:
         torch.set_num_threads(threads)
 
 
+def usable_cores(most: int = 8) -> int:
+    """Return the number of cores that this process may use, at most 8.
+
+    Example:
+        >>> 1 <= usable_cores(2) <= 2
+        True
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, most))
+
+
 def choose_threads_if_free() -> None:
     """Choose the number of `OMP_NUM_THREADS`, else one, unless this process has torch loaded.
 

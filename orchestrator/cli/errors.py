@@ -55,7 +55,7 @@ def _wrong_input(error: Exception) -> str | None:
         return str(error)
     if type(error).__name__ == "UnsupportedModelRegistryStoreURIException":
         return f"MLflow: {error}"
-    if not (isinstance(error, ValidationError) and error.title == "SweepOptions"):
+    if not (isinstance(error, ValidationError) and error.title in ("SweepOptions", "FitOptions")):
         return None
     first = error.errors()[0]
     option, reason = str(first["loc"][0]).replace("_", "-"), first["msg"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.errors import fail
+from orchestrator.cli.fit import fit
 from orchestrator.cli.models import predict, promote_app
 from orchestrator.cli.options import (
     DIGITS,
@@ -233,12 +234,14 @@ def spaces() -> None:
     )
 )
 def report(
-    name: Annotated[str | None, typer.Argument(help="Name of a sweep.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a sweep, or of a fit's model.")
+    ] = None,
     storage: Storage = "runs",
 ) -> None:
     """List sweeps, or write the report of one.
 
-    Prints where the report is: a single HTML file that needs no network.
+    Prints where the report is, also that of a fit: a single HTML file that needs no network.
     Damaged records are named, a line each; the other sweeps are listed.
     """
     from orchestrator.options import local_folder
@@ -258,10 +261,15 @@ def report(
         if damaged and not found:
             raise typer.Exit(2)
         return
+    pages = {p.parent.name: p for p in local_folder(storage).glob("models/*/report.html")}
+    if name in pages and name not in folders:
+        typer.echo(pages[name])
+        return
     if name not in folders:
-        known = ", ".join(sorted(folders)) or "none"
+        names = sorted({*folders, *pages})
+        known = ", ".join(names) or "none"
         raise ConfigError(
-            f"no sweep '{name}' in {storage}; known: {known}{did_you_mean(name, folders)}"
+            f"no sweep '{name}' in {storage}; known: {known}{did_you_mean(name, names)}"
         )
     from orchestrator.report.page import write_report
 
@@ -322,6 +330,13 @@ def version() -> None:
         typer.echo(f"{name} {of(name)}")
 
 
+app.command(
+    epilog=examples(
+        "orchestrator fit photos",
+        "orchestrator fit photos --backbone resnet50.a1_in1k",
+        "orchestrator fit photos --json > fit.json",
+    )
+)(fit)
 app.command(
     cls=with_former({"--version": "--model-version"}),
     epilog=examples(

@@ -21,8 +21,8 @@ COMMANDS = [
     line
     for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     for line in block.splitlines()
-    if line.startswith("orchestrator ")
-]
+    if line.startswith("orchestrator ") and not line.startswith("orchestrator fit ")
+]  # `fit`: test_fit.py
 # smaller images, fewer of them in the stream, fewer finalists; the weights are TensorFlow's
 QUICK = (
     "--set", "data.image_size=64",

@@ -1,0 +1,95 @@
+"""The command ``fit``: from a folder of photos to a champion that knows all of its classes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.options import Storage
+
+if TYPE_CHECKING:
+    from orchestrator.fitting.fit_options import FitOptions
+
+INTERRUPTED = 130
+
+
+def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads them)
+    photos: Annotated[Path, typer.Argument(help="Folder with one folder of images per class.")],
+    backbone: Annotated[
+        str,
+        typer.Option(help="A name of timm, a folder or file of weights, or NAME=FILE."),
+    ] = "",
+    metric: Annotated[
+        str, typer.Option(help="What the winner is chosen by: balanced, accuracy or worst-class.")
+    ] = "balanced",
+    expect: Annotated[
+        str,
+        typer.Option(help="How often classes come: natural, balanced, or a file of class: number."),
+    ] = "natural",
+    false_alarm: Annotated[
+        float, typer.Option(help="Share of photos of known classes that are called unknown.")
+    ] = 0.05,
+    time: Annotated[
+        str, typer.Option(metavar="TIME", help="When the search may begin nothing new, as in 20m.")
+    ] = "",
+    groups: Annotated[
+        str,
+        typer.Option(help="Images that belong together: a table of path and group, or a pattern."),
+    ] = "",
+    labels: Annotated[
+        Path | None, typer.Option(help="Table of path and label that corrects labels.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the photos and what would run; run nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, all else on stderr.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option(help="Name of the registered model; default the folder's.")
+    ] = "",
+    storage: Storage = "runs",
+) -> None:
+    """Fit a model to a folder of photos, judge it, make it champion.
+
+    Ctrl-C leaves what the same command goes on with.
+    """
+    from orchestrator.fitting.fit_options import FitOptions, parse_seconds
+
+    options = FitOptions(
+        photos=photos,
+        backbone=backbone,
+        seconds=parse_seconds(time) if time else None,
+        metric=metric,
+        expect=expect,
+        false_alarm=false_alarm,
+        groups=groups,
+        labels=labels,
+        model=model,
+        storage=storage,
+    )
+    _run(options, dry_run=dry_run, as_json=as_json)
+
+
+def _run(options: FitOptions, *, dry_run: bool, as_json: bool) -> None:
+    """Fit, or show what would run; Ctrl-C is one line and status 130."""
+    from trainables.threads import choose_threads, usable_cores
+
+    choose_threads(usable_cores())
+    from orchestrator.fitting.progress_lines import Lines
+    from orchestrator.fitting.start import fit_photos, show_dry_run
+
+    lines = Lines(sys.stderr if as_json else sys.stdout)
+    try:
+        if dry_run:
+            show_dry_run(options, lines)
+            return
+        record = fit_photos(options, lines)
+    except KeyboardInterrupt:
+        lines.plain("interrupted: the same command goes on where it was")
+        sys.exit(INTERRUPTED)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=1))

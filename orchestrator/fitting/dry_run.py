@@ -1,0 +1,107 @@
+"""What a fit would do: the look at the photos, what is stored already, time, and disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.fitting.photo_folder import LEDGER, Found, look_at_folder
+from orchestrator.fitting.progress_lines import duration
+from orchestrator.fitting.screen import photos_lines
+from orchestrator.options import local_folder
+from trainables.data.shots.look import CONTENTS
+
+if TYPE_CHECKING:
+    from orchestrator.fitting.fit_options import FitOptions
+    from orchestrator.fitting.progress_lines import Lines
+    from trainables.experiment import Experiment
+
+PROBED, ROUNDS = 8, 3  # images at a time
+FLOAT_BYTES, COLORS = 4, 3
+
+
+def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
+    """Show what a fit would do; nothing is written, not even the parts of new images.
+
+    Args:
+        options: What was asked for.
+        lines: Where it is shown.
+        folder: Folder of the model.
+
+    Raises:
+        ConfigError: The photos or the backbone can't be used.
+    """
+    with tempfile.TemporaryDirectory() as draft:
+        for name in (LEDGER, CONTENTS):
+            if (folder / name).is_file():
+                shutil.copy(folder / name, draft)
+        found = look_at_folder(
+            options.photos, Path(draft), groups=options.groups or None, labels=options.labels
+        )
+    for line in photos_lines(found.photos):
+        lines.say(*line)
+    from orchestrator.fitting.backbone import choose_backbone
+    from orchestrator.fitting.recipe import recipe_of_photos
+    from orchestrator.fitting.trying.variants import BASE, list_variants
+    from trainables.lazy import load_deferred
+
+    load_deferred()
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = choose_backbone(options.backbone, gpu=device == "cuda")
+    recipe = recipe_of_photos(options, backbone, found.source, BASE)
+    size = int(recipe.data.image_size or 0)
+    notice = f"; {backbone.notice}" if backbone.notice else ""
+    lines.say("backbone", f"{backbone.title}, {size} px, frozen{notice}")
+    new = count_new(found, folder)
+    seconds, width = probe(recipe, device)
+    stored = f" ({len(found.images.photos) - new:,} are stored)" if folder.is_dir() else ""
+    lines.say(
+        "would run",
+        f"features of {new:,} images{stored}: about {duration(new * seconds)} on this machine",
+    )
+    lines.say(
+        "", f"{len(list_variants())} variants of head and balance, in closed form: no training"
+    )
+    lines.say("", f"a version of the model '{options.model_name}', judged by the gates")
+    images = len(found.images.photos)
+    kept = images * (width * FLOAT_BYTES + size * size * COLORS)
+    lines.say("disk", f"about {max(kept / 1e6, 1):,.0f} MB below {local_folder(options.storage)}")
+
+
+def count_new(found: Found, folder: Path) -> int:
+    """Return how many photos no earlier fit of this model has seen."""
+    from orchestrator.fitting.service import EXPORTED
+    from trainables.inference.outcomes import OUTCOMES_FILE, load_outcomes
+
+    table = folder / EXPORTED / OUTCOMES_FILE
+    if not table.is_file():
+        return len(found.images.photos)
+    seen = set(load_outcomes(table).images["digest"])
+    return sum(photo.bytes_digest not in seen for photo in found.images.photos)
+
+
+def probe(recipe: Experiment, device: str) -> tuple[float, int]:
+    """Measure a recipe's backbone: seconds per image, and the width of its features."""
+    import torch
+
+    from trainables.models.backbone import build_trunk
+    from trainables.stages.pretrain import trunk_architecture
+    from trainables.weights.pretrained import find_weights
+
+    size = int(recipe.data.image_size or 0)
+    weights = find_weights(recipe.pretrain.backbone, recipe.pretrain.method, size)
+    trunk = build_trunk(trunk_architecture(recipe.pretrain, weights), size, weights=weights)
+    trunk = trunk.to(device).eval()
+    images = torch.zeros(PROBED, COLORS, size, size, device=device)
+    times = []
+    with torch.no_grad():
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            width = int(trunk(images).shape[1])
+            times.append((time.perf_counter() - start) / PROBED)
+    return min(times), width

@@ -1,0 +1,5 @@
+"""How good the model that answers is, and what it says image by image.
+
+Modules in reading order: `intervals` (of rates by class), `measuring` (figures of test and out of
+fold), `outcome_tables` (by which versions are compared).
+"""

@@ -1,0 +1,128 @@
+"""Intervals of figures by class: inside [0, 1], with groups of images as units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.records import Interval
+
+DRAWS = 20_000
+PRIOR = 0.5  # Jeffreys' prior of a rate
+
+
+class ClassRate(NamedTuple):
+    """A class's share of images of which something holds: among ``images`` in ``groups``."""
+
+    name: str
+    rate: float
+    images: int
+    groups: int
+
+
+def mean_of_rates(
+    rates: Sequence[ClassRate], shares: Sequence[float] | None = None, *, seed: int = 0
+) -> Interval:
+    """Return the weighted mean over classes of a rate, with its 95 % interval.
+
+    The rate of a class with k of n groups is drawn from ``Beta(k + 1/2, n - k + 1/2)`` (Jeffreys),
+    with ``k = n rate``: groups are the units, as images of one group are as good as one. So classes
+    at 0 and 1 count as uncertain too, and the interval stays in [0, 1].
+
+    Args:
+        rates: One entry per class.
+        shares: Weight of each class; by default all alike.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: There is no class, or all weights are 0.
+
+    Example:
+        >>> found = mean_of_rates([ClassRate("cat", 1.0, 30, 30), ClassRate("dog", 0.5, 30, 30)])
+        >>> found.mean, round(found.low, 2), round(found.high, 2)
+        (0.75, 0.65, 0.83)
+    """
+    weights = np.ones(len(rates)) if shares is None else np.array(shares, dtype=np.float64)
+    if not len(rates) or weights.sum() <= 0:
+        raise ValueError("a mean over classes needs at least one class; received none")
+    weights = weights / weights.sum()
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros(DRAWS)
+    for rate, weight in zip(rates, weights, strict=True):
+        right = rate.groups * rate.rate
+        drawn += weight * rng.beta(right + PRIOR, rate.groups - right + PRIOR, DRAWS)
+    mean = float(sum(w * rate.rate for w, rate in zip(weights, rates, strict=True)))
+    mean = min(max(mean, 0.0), 1.0)
+    low, high = (float(end) for end in np.quantile(drawn, (0.025, 0.975)))
+    return Interval(mean=mean, low=min(low, mean), high=max(high, mean), values=[mean])
+
+
+def rates_by_class(
+    holds: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    names: Sequence[str],
+) -> dict[str, ClassRate]:
+    """Return the rate of each class that has images.
+
+    Args:
+        holds: Of which images it holds ``[N]``.
+        labels: Their classes ``[N]``.
+        groups: Their groups ``[N]``.
+        names: Name of each class.
+
+    Example:
+        >>> rates_by_class(
+        ...     np.array([True, False, True]), np.array([0, 0, 2]), np.array([5, 5, 6]), "abc"
+        ... )["a"]
+        ClassRate(name='a', rate=0.5, images=2, groups=1)
+    """
+    found = {}
+    for label, name in enumerate(names):
+        inside = labels == label
+        if inside.any():
+            found[name] = ClassRate(
+                name,
+                float(holds[inside].mean()),
+                int(inside.sum()),
+                len(np.unique(groups[inside])),
+            )
+    return found
+
+
+def ratio(value: float) -> str:
+    """Return a ratio as people read it.
+
+    Example:
+        >>> ratio(0.8524), ratio(1.0), ratio(0.9999), ratio(0.0)
+        ('.852', '1.000', '1.000', '.000')
+    """
+    text = f"{value:.3f}"
+    return text.removeprefix("0") if not math.isnan(value) else "-"
+
+
+def bracket(found: Interval) -> str:
+    """Return a ratio with its interval.
+
+    Example:
+        >>> bracket(Interval(mean=0.852, low=0.823, high=0.878, values=[0.852]))
+        '.852 [.823, .878]'
+    """
+    return f"{ratio(found.mean)} [{ratio(found.low)}, {ratio(found.high)}]"
+
+
+def signed(found: Interval) -> str:
+    """Return a difference with its interval, each with its sign.
+
+    Example:
+        >>> signed(Interval(mean=0.069, low=-0.0412, high=0.097, values=[0.069]))
+        '+.069 [-.041, +.097]'
+    """
+    mean, low, high = (
+        f"{value:+.3f}".replace("0.", ".", 1) for value in (found.mean, found.low, found.high)
+    )
+    return f"{mean} [{low}, {high}]"

@@ -1,0 +1,146 @@
+"""Tables of outcomes of a fit: what the model, and beside it the base, says of each image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainables.artifacts import OutOfFold, Scorer
+from trainables.data.service_settings import SERVICE
+from trainables.data.shots.photo_set import Photo
+from trainables.data.sources import load_source
+from trainables.errors import readable
+from trainables.features.predict import calibrated
+from trainables.functional.verdict import called_unknown, threshold_of_each
+from trainables.inference.model import Predictions
+from trainables.inference.outcomes import (
+    BASE_FILE,
+    OUTCOMES_FILE,
+    Outcomes,
+    image_table,
+    save_outcomes,
+)
+
+if TYPE_CHECKING:
+    from trainables.data.data_settings import Data
+    from trainables.experiment import Evaluate
+
+FILES = {False: OUTCOMES_FILE, True: BASE_FILE}
+
+
+def photos_of_source(data: Data, table: Path, photos: Sequence[Photo]) -> list[Photo]:
+    """Return the photo of each image of a source, in its order.
+
+    A source has the rows of its table but for files that could not be decoded, and copies that
+    show at the size of the model alone.
+
+    Args:
+        data: Data settings, whose source is the table.
+        table: The table.
+        photos: The photos in the table's order.
+
+    Raises:
+        ValueError: The table has changed meanwhile.
+    """
+    source = load_source(
+        data.source,
+        Path(data.root),
+        data.image_size,
+        skip_unreadable=data.skip_unreadable,
+        fitting=data.fitting,
+        columns=data.columns,
+        as_written=data.world == SERVICE,
+    )
+    gone = {*source.skipped, *source.copies}
+    found = [p for p in photos if readable(os.path.relpath(p.file, table.parent)) not in gone]
+    if len(found) != len(source.labels):
+        raise ValueError(f"{table}: {len(found)} images expected, {len(source.labels)} are there")
+    return found
+
+
+def outcomes_of(
+    photos: Sequence[Photo],
+    classes: Sequence[str],
+    settings: Evaluate,
+    *,
+    test: tuple[Sequence[int], Predictions],
+    train: tuple[Sequence[int], Predictions],
+    level: float | None = None,
+) -> Outcomes:
+    """Return a model's table of outcomes.
+
+    Args:
+        photos: The photo of each image of the source.
+        classes: Names of the classes that the model knows.
+        settings: Bounds of the bands.
+        test: Positions of the test images in the source, and the answers to them.
+        train: The same of the training images, answered out of fold.
+        level: False alarm that the threshold was set for.
+    """
+    images = image_table(
+        [photo.bytes_digest for photo in photos],
+        [photo.part for photo in photos],
+        [photo.class_name for photo in photos],
+        [photo.group for photo in photos],
+    )
+    empty = Outcomes(images, tuple(classes), settings.many_above, settings.few_below, level=level)
+    positions, answers = test
+    found = empty.with_answers("test", [photos[n].bytes_digest for n in positions], answers)
+    positions, answers = train
+    return found.with_answers("train", [photos[n].bytes_digest for n in positions], answers)
+
+
+def save(outcomes: Outcomes, folder: Path, *, base: bool) -> None:
+    """Write a table into a model's folder: its own, or the base's beside it."""
+    save_outcomes(outcomes, folder / FILES[base])
+
+
+def answers_to_test(
+    arrays: Mapping[str, Any], scorer: Scorer, classes: Sequence[str]
+) -> Predictions:
+    """Return a model's answers to the test images of known classes, from an `Evaluation`."""
+    known = len(arrays["confidence_known"])
+    index = torch.as_tensor(arrays["predicted"])[:known]
+    return _predictions(scorer, index, arrays["probability"], arrays["confidence_known"], classes)
+
+
+def answers_out_of_fold(found: OutOfFold, scorer: Scorer, classes: Sequence[str]) -> Predictions:
+    """Return the answers to the training images by fits without the image's group."""
+    probability, index = calibrated(scorer, found.logits).softmax(1).max(1)
+    return _predictions(scorer, index, probability, found.confidence, classes)
+
+
+def answers_of_table(predicted: Tensor, classes: Sequence[str]) -> Predictions:
+    """Return answers of which the class alone is known ``[N]``; the rest is NaN, none is unknown.
+
+    Example:
+        >>> answers_of_table(torch.tensor([1, 0]), ["cat", "dog"]).class_name
+        ['dog', 'cat']
+    """
+    missing = torch.full((len(predicted),), torch.nan).numpy()
+    return Predictions(
+        predicted.long().numpy(),
+        [str(classes[number]) for number in predicted.tolist()],
+        missing,
+        missing,
+        torch.ones(len(predicted), dtype=torch.bool).numpy(),
+    )
+
+
+def _predictions(
+    scorer: Scorer, index: Tensor, probability: Any, confidence: Any, classes: Sequence[str]
+) -> Predictions:
+    sure = torch.as_tensor(confidence)
+    threshold = threshold_of_each(scorer.threshold, scorer.class_thresholds, index)
+    return Predictions(
+        index.numpy(),
+        [str(classes[number]) for number in index.tolist()],
+        torch.as_tensor(probability).float().numpy(),
+        sure.float().numpy(),
+        ~called_unknown(sure, threshold).numpy(),
+    )

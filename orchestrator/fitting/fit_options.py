@@ -1,0 +1,105 @@
+"""What `fit` can be told, and names and times as people write them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from orchestrator.options import DEFAULT_STORAGE, MOST_BYTES, check_name
+from trainables.data.source_names import PRIOR_FILE
+from trainables.errors import ConfigError, short
+
+Metric = Literal["balanced", "accuracy", "worst-class"]
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+LEAST_SECONDS = 10.0
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
+_ODD = re.compile(r"[^\w.+@=,() -]+")
+
+
+class FitOptions(BaseModel):
+    """What ``fit`` can be told; every field but the first is an option of the command.
+
+    Args:
+        photos: Folder with a folder of images per class.
+        backbone: A name of timm, a folder or file of weights, or ``NAME=FILE``; empty for the
+            usual one of this machine.
+        seconds: Time after which no further family of variants is begun; ``None``: all are tried.
+        metric: What the winner is chosen by.
+        expect: How often each class is expected: ``natural`` (as in the photos), ``balanced``, or a
+            YAML or JSON file with a number for each class.
+        false_alarm: Share of photos of known classes that are called unknown.
+        groups: Table or pattern of the user's own groups of images.
+        labels: Table that corrects labels.
+        model: Name of the registered model; empty for that of the folder.
+        storage: Where results live.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    photos: Path
+    backbone: str = ""
+    seconds: Annotated[float, Field(ge=LEAST_SECONDS)] | None = None
+    metric: Metric = "balanced"
+    expect: str = "natural"
+    false_alarm: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    groups: str = ""
+    labels: Path | None = None
+    model: Annotated[str, AfterValidator(lambda name: name and check_name("--model", name))] = ""
+    storage: str = DEFAULT_STORAGE
+
+    @property
+    def prior(self) -> str:
+        """What is expected, as the setting ``score.prior``."""
+        if self.expect in ("natural", "balanced"):
+            return self.expect
+        return f"{PRIOR_FILE}{Path(self.expect).expanduser().resolve()}"
+
+    @property
+    def model_name(self) -> str:
+        """The name of the registered model: what was asked for, else the folder's."""
+        return self.model or name_of_folder(self.photos)
+
+
+def name_of_folder(folder: Path) -> str:
+    """Return a name that a registered model can have, from the real name of a folder.
+
+    Raises:
+        ConfigError: The folder's name has no letter or digit.
+
+    Example:
+        >>> name_of_folder(Path("/data/my photos")), name_of_folder(Path("/data/--cats & dogs!"))
+        ('my photos', 'cats - dogs')
+    """
+    real = folder.expanduser().resolve().name
+    name = _ODD.sub("-", real).strip(" -.+@=,()_")
+    while len(name.encode()) > MOST_BYTES:
+        name = name[:-1]
+    if not name:
+        raise ConfigError(
+            f"{folder}: its name can't name a model, {short(real)} has no letter or digit; "
+            "give --model NAME"
+        )
+    return check_name("--model", name)
+
+
+def parse_seconds(text: str) -> float:
+    """Return a time in seconds: a number of minutes, or a number with its unit s, m or h.
+
+    Raises:
+        ConfigError: It is none, or shorter than 10 seconds.
+
+    Example:
+        >>> parse_seconds("20m"), parse_seconds("90s"), parse_seconds("1.5h"), parse_seconds("2")
+        (1200.0, 90.0, 5400.0, 120.0)
+    """
+    found = _TIME.fullmatch(text.strip().casefold())
+    seconds = float(found[1]) * UNITS[found[2] or "m"] if found else 0.0
+    if seconds < LEAST_SECONDS:
+        raise ConfigError(
+            f"--time: must be a number with s, m or h, at least {LEAST_SECONDS:.0f}s, such as 20m; "
+            f"received '{text}'"
+        )
+    return seconds

@@ -1,0 +1,120 @@
+"""Record of a fit: the JSON document ``fit.json`` that screen, report and ``--json`` show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from orchestrator.locking.sweep_lock import write_file
+from orchestrator.records import Interval, PromotionRecord, Record, fault_of
+
+FILE = "fit.json"
+
+
+class ClassCount(Record):
+    """A class with its images in each part."""
+
+    name: str
+    train: int
+    val: int = 0
+    test: int
+
+    @property
+    def images(self) -> int:
+        """All images of the class."""
+        return self.train + self.val + self.test
+
+
+class Photos(Record):
+    """What the look at the folder found."""
+
+    folder: str
+    images: int  # readable, with a class, without copies
+    train: int
+    val: int = 0
+    test: int
+    shots: int  # groups of images that stay together
+    own_parts: list[str] = Field(default_factory=list)
+    classes: list[ClassCount]
+    smallest: tuple[int, int] | None = None  # width and height in pixels
+    largest: tuple[int, int] | None = None
+    left_out: dict[str, list[str]] = Field(default_factory=dict)  # reason to files
+    loose: list[str] = Field(default_factory=list)  # images of no class
+    remarks: list[str] = Field(default_factory=list)
+
+
+class Search(Record):
+    """What was tried, by answers out of fold, and what was chosen."""
+
+    variants: int
+    metric: str
+    best: str  # in words
+    honest: Interval
+    base: str
+    gain: Interval  # over the base, paired by group
+    served: str
+    serves_base: bool
+    classes_not_judged: list[str] = Field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Figures(Record):
+    """How good the model that answers is; of which images, ``origin`` says."""
+
+    origin: str  # "test" or "out of fold"
+    balanced: Interval
+    natural: Interval  # classes weighted by their share of the photos
+    bands: dict[str, Interval]
+    false_alarm: Interval | None = None
+    false_alarm_bands: dict[str, Interval] = Field(default_factory=dict)
+    by_class: dict[str, Interval]
+    images: int
+    out_of_fold: Interval | None = None  # balanced accuracy of the training images
+    out_of_fold_classes: list[str] = Field(default_factory=list)
+
+
+class FitRecord(Record):
+    """One fit: the photos, the search, the figures of the served model, and the verdict."""
+
+    model: str
+    storage: str
+    key: str  # of what was asked for and of all images
+    backbone: str
+    pretrained_on: str
+    image_size: int
+    met_classes: list[str] = Field(default_factory=list)
+    photos: Photos
+    search: Search
+    figures: Figures
+    expect: str = "natural"  # how often classes are expected, see `FitOptions`
+    rehearsal: dict[str, Any] = Field(default_factory=dict)  # `Rehearsal.to_json`
+    recipe: dict[str, Any]
+    promotion: PromotionRecord | None = None
+    seconds: float = 0.0
+    report: str = ""
+    started: str = ""  # ISO 8601, UTC
+
+    def save(self, folder: Path) -> Path:
+        """Write ``fit.json`` in one step and return its path."""
+        target = folder / FILE
+        write_file(target, self.model_dump_json(indent=1).encode())
+        return target
+
+
+def load_fit(folder: Path) -> FitRecord | None:
+    """Return the record of a model's last fit; ``None`` if there is none that can be read.
+
+    A damaged record costs nothing but time: all that it tells is computed from stored results.
+    """
+    try:
+        return FitRecord.model_validate_json((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        import logging
+
+        reason = fault_of(error)
+        logging.getLogger(__name__).warning("%s is not read: %s", folder / FILE, reason)
+        return None

@@ -1,0 +1,124 @@
+"""The look at a folder of photos: what is there, which images train and test, what is left out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.fitting.fit_record import ClassCount, Photos
+from trainables.data.shots.look import look_at_photos
+from trainables.data.shots.photo_set import PhotoSet, write_table
+from trainables.errors import ConfigError
+from trainables.settings import canonical_json
+
+LEDGER, TABLE = "splits.jsonl", "photos.csv"
+# how a reason for leaving a file out begins, and what such files are called together
+KINDS = {
+    "unreadable": "unreadable",
+    "no image": "no images",
+    "copy of the test": "copies of test images",
+    "copy of": "copies",
+    "same image under": "images that two classes have",
+    "links": "images that link two parts",
+    "in one shot": "images of a shot in another part",
+}
+
+Progress = Callable[[str, int, int], None]
+
+
+class Found(NamedTuple):
+    """A folder of photos: what the screen tells, the images, the recipe's source, and a digest."""
+
+    photos: Photos
+    images: PhotoSet
+    source: str
+    digest: str
+
+
+def look_at_folder(
+    folder: Path,
+    model: Path,
+    *,
+    groups: str | Path | None = None,
+    labels: Path | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """Look at a folder, and write down which image trains and which tests.
+
+    Args:
+        folder: One folder per class, or ``train/`` and ``test/`` with these.
+        model: Folder of the model, for the ledger of parts and the table of images.
+        groups: The user's own groups, a table or a pattern.
+        labels: A table that corrects labels.
+        progress: Told what is read, how much is done, and how much there is.
+
+    Raises:
+        ConfigError: There is no such folder, or fewer than two classes in it.
+    """
+    real = folder.expanduser().resolve()
+    if not real.exists():
+        raise ConfigError(f"{folder}: there is no such folder; give one with a folder per class")
+    images = look_at_photos(
+        real, ledger=model / LEDGER, groups=groups, labels=labels, progress=progress
+    )
+    if len(images.classes) < 2:
+        raise ConfigError(
+            f"{folder}: a model tells two classes or more apart; found {images.classes[0]} alone"
+        )
+    table = model / TABLE
+    write_table(images, table)
+    rows = [(p.bytes_digest, p.class_name, p.group, p.part) for p in images.photos]
+    digest = hashlib.sha256(canonical_json(sorted(rows)).encode()).hexdigest()
+    return Found(in_numbers(images), images, f"table:{table}", digest)
+
+
+def in_numbers(images: PhotoSet) -> Photos:
+    """Return what the screen tells of a set of photos."""
+    parts = Counter((photo.class_name, photo.part) for photo in images.photos)
+    total = Counter(photo.part for photo in images.photos)
+    sizes = sorted((p.size for p in images.photos), key=lambda size: (size[0] * size[1], size))
+    left_out: dict[str, list[str]] = {}
+    for file, reason in images.left_out:
+        left_out.setdefault(kind_of(reason), []).append(shown(file, images.folder))
+    return Photos(
+        folder=images.folder.name,
+        images=len(images.photos),
+        train=total["train"],
+        val=total["val"],
+        test=total["test"],
+        shots=len({photo.group for photo in images.photos}),
+        own_parts=sorted(images.own_parts),
+        classes=[
+            ClassCount(
+                name=name,
+                train=parts[name, "train"],
+                val=parts[name, "val"],
+                test=parts[name, "test"],
+            )
+            for name in images.classes
+        ],
+        smallest=sizes[0],
+        largest=sizes[-1],
+        left_out=left_out,
+        loose=[shown(file, images.folder) for file in images.loose],
+        remarks=images.remarks,
+    )
+
+
+def kind_of(reason: str) -> str:
+    """Return what files that are left out for a reason are called together.
+
+    Example:
+        >>> kind_of("copy of the test image a/1.jpg"), kind_of("copy of a/1.jpg")
+        ('copies of test images', 'copies')
+    """
+    found = (kind for start, kind in KINDS.items() if reason.startswith(start))
+    return next(found, reason)
+
+
+def shown(file: Path, folder: Path) -> str:
+    """Return a file as people find it in its folder."""
+    return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)

@@ -1,0 +1,249 @@
+"""The lines of a fit: what the photos are, what was found, how good it is, and what comes next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.fitting.figures.intervals import bracket, ratio, signed
+from orchestrator.fitting.fit_record import Figures, FitRecord, Photos, Search
+from orchestrator.fitting.progress_lines import duration
+from orchestrator.options import command
+from orchestrator.records import Interval
+from trainables.rehearsal.outcome import Rehearsal
+
+Line = tuple[str, str]  # label and text; an empty label goes on with the one before
+SHOWN = 3  # names in a line
+FEW_TEST = 200  # test images, below which answers out of fold say more
+RARE = 0.1  # share of new photos in the sentence about alarms
+
+
+def photos_lines(photos: Photos) -> list[Line]:
+    """Return what the folder holds, what was left out of it, and what is odd about it."""
+    counts = sorted(((c.images, c.name) for c in photos.classes), reverse=True)
+    sizes = ""
+    if photos.smallest and photos.largest:
+        ends = [f"{width}x{height}" for width, height in (photos.smallest, photos.largest)]
+        sizes = f", {ends[0]}" + (f" to {ends[1]}" if ends[1] != ends[0] else "")
+    extremes = ""
+    if counts:
+        (most, first), (least, last) = counts[0], counts[-1]
+        extremes = f"; {first} {most} ... {last} {least}: imbalance {most / max(least, 1):.3g} : 1"
+    left_out = sum(len(files) for files in photos.left_out.values())
+    lines = [
+        (
+            "photos",
+            f"{photos.images + left_out:,} files, {photos.images:,} images in "
+            f"{len(photos.classes)} classes{sizes}{extremes}",
+        )
+    ]
+    if left_out:
+        parts = [
+            f"{len(files):,} {what} ({some(files)})" for what, files in photos.left_out.items()
+        ]
+        lines.append(("left out", "; ".join(parts)))
+    lines.append(("", parts_in_words(photos)))
+    if photos.loose:
+        lines.append(("no class", f"{len(photos.loose):,} images ({some(photos.loose)}): not used"))
+    lines += [("" if n else "look at", text) for n, text in enumerate(photos.remarks)]
+    return lines
+
+
+def parts_in_words(photos: Photos) -> str:
+    """Return how many images train and test.
+
+    Example:
+        >>> parts_in_words(Photos(folder="pets", images=10, train=8, test=2, shots=10, classes=[]))
+        '10 images: 8 train, 2 test; pets/ has no test part of its own'
+    """
+    shots = ""
+    if photos.shots < photos.images:
+        shots = f" in {photos.shots:,} shots, each whole in one part"
+    own = ""
+    if "test" not in photos.own_parts:
+        own = f"; {photos.folder}/ has no test part of its own"
+    val = f"{photos.val:,} validate, " if photos.val else ""
+    return (
+        f"{photos.images:,} images{shots}: {photos.train:,} train, {val}{photos.test:,} test{own}"
+    )
+
+
+def some(names: Sequence[str], most: int = SHOWN) -> str:
+    """Return the first few names.
+
+    Example:
+        >>> some(["a", "b", "c", "d"])
+        'a, b, c ...'
+    """
+    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
+
+
+def search_line(search: Search) -> str:
+    """Return what was tried and how good the choice honestly is."""
+    return (
+        f"{search.variants} variants of head and balance; {search.best} is the best: "
+        f"{bracket(search.honest)} {_metric(search.metric)}, out-of-fold, the choice repeated "
+        "inside"
+    )
+
+
+def _metric(name: str) -> str:
+    return {"balanced": "balanced accuracy", "worst-class": "accuracy of the worst class"}.get(
+        name, "accuracy"
+    )
+
+
+def last_screen(record: FitRecord, example: Path | None) -> list[str]:
+    """Return the lines that a fit ends with, which the report opens with.
+
+    Args:
+        record: The fit.
+        example: An image to show.
+    """
+    commands = next_commands(record, example)
+    return ["", *headline(record), "", verdict(record), *([""] if commands else []), *commands]
+
+
+def headline(record: FitRecord) -> Iterator[str]:
+    """Yield how good the model is that answers."""
+    found, number = record.figures, len(record.figures.by_class)
+    bands = ", ".join(f"{band} {ratio(rate.mean)}" for band, rate in found.bands.items())
+    like = "like yours" if record.expect == "natural" else "as they are expected"
+    more = f"{bands}; of 100 photos {like} {100 * found.natural.mean:.0f} are named rightly"
+    where = f"balanced accuracy over {number} classes"
+    inside = found.out_of_fold if record.search.serves_base else record.search.honest
+    if found.origin != "test":
+        yield f"{bracket(found.balanced)} {where}, out-of-fold    {more}"
+    elif found.images < FEW_TEST and inside is not None:
+        yield f"{bracket(inside)} {where}, out-of-fold, as only {found.images} images test"
+        yield f"{bracket(found.balanced)} on these    {more}"
+    else:
+        yield f"{bracket(found.balanced)} {where}    {more}"
+    if found.out_of_fold_classes and found.origin == "test":
+        names = some(found.out_of_fold_classes, 5)
+        yield f"{names}: too few images for a test, their figures are out-of-fold"
+    yield gain_line(record.search)
+    if found.false_alarm is not None:
+        yield false_alarm_line(found)
+    if record.rehearsal:
+        yield from rehearsal_lines(Rehearsal.from_json(json.dumps(record.rehearsal)))
+
+
+def gain_line(search: Search) -> str:
+    """Return what the search gained over the base recipe, and which of the two answers."""
+    if search.serves_base and search.best == search.base:
+        return f"the base recipe ({search.base}) answers: no variant is better out-of-fold"
+    if search.serves_base:
+        return (
+            f"the base recipe ({search.base}) answers: {search.best} is not better beyond noise, "
+            f"{signed(search.gain)}, paired, out-of-fold"
+        )
+    return f"{signed(search.gain)} over the base recipe ({search.base}), paired, out-of-fold"
+
+
+def false_alarm_line(found: Figures) -> str:
+    """Return how often the model calls an image of a known class unknown."""
+    assert found.false_alarm is not None
+    bands = ", ".join(
+        f"{band} {percent(rate.mean)}" for band, rate in found.false_alarm_bands.items()
+    )
+    return f"{percents(found.false_alarm)} of photos of known classes are called unknown ({bands})"
+
+
+def percent(value: float) -> str:
+    """Return a ratio in percent.
+
+    Example:
+        >>> percent(0.0462), percent(0.5)
+        ('4.6 %', '50 %')
+    """
+    text = f"{100 * value:.1f}" if 100 * value < 10 else f"{100 * value:.0f}"
+    return f"{text.removesuffix('.0')} %"
+
+
+def percents(found: Interval) -> str:
+    """Return a ratio in percent with its interval.
+
+    Example:
+        >>> percents(Interval(mean=0.046, low=0.031, high=0.066, values=[0.046]))
+        '4.6 % [3.1, 6.6]'
+    """
+    low, high = (percent(value).removesuffix(" %") for value in (found.low, found.high))
+    return f"{percent(found.mean)} [{low}, {high}]"
+
+
+def verdict(record: FitRecord) -> str:
+    """Return which version answers, and what the gates said."""
+    promotion = record.promotion
+    if promotion is None:
+        return f"{record.model}: nothing was registered"
+    if promotion.version is None:
+        refused = "; ".join(gate.reason for gate in promotion.gates)
+        return f"{record.model} was not registered: {refused}"
+    name = f"{record.model} version {promotion.version}"
+    if promotion.promoted:
+        said = promotion.summary()
+        return f"{name} is champion: {said}.   {duration(record.seconds)}.   {record.report}"
+    refusing = "; ".join(f"{g.name}: {g.reason}" for g in promotion.gates if not g.passed)
+    return f"{name} was refused, the champion stays: {refusing}"
+
+
+def next_commands(record: FitRecord, example: Path | None) -> list[str]:
+    """Return commands that can be copied and run.
+
+    Args:
+        record: The fit.
+        example: An image to show.
+    """
+    if record.promotion is None or record.promotion.version is None:
+        return []
+    told: Mapping[str, str] = {"storage": record.storage, "model": record.model}
+    page = command(f"report {shlex.quote(record.model)}", storage=record.storage)
+    lines = [
+        (page, "all classes, gates, what was left out"),
+        (command("promote list", **told), "versions and their figures"),
+    ]
+    if example is not None:
+        asked = command(f"predict {shlex.quote(str(example))}", **told)
+        lines.insert(0, (asked, "what is in an image"))
+    width = max(len(words) for words, _ in lines)
+    return [f"{words:<{width}}   {what}" for words, what in lines]
+
+
+def rehearsal_lines(found: Rehearsal) -> Iterator[str]:
+    """Yield what a rehearsal says of classes that the model was not told of."""
+    if not found.turns:
+        yield f"a class it was not told of: cannot be told, {found.cannot_tell}"
+        return
+    rate = found.noticed()
+    yield (
+        f"a class it was not told of: noticed in {whole(rate.mean)} % [{whole(rate.low)}, "
+        f"{whole(rate.high)}] of its images (the next one: {whole(rate.next_low)} to "
+        f"{whole(rate.next_high)} %), at a false alarm of {100 * found.served:g} %; from the "
+        f"rehearsal, in which each of {rate.classes} classes played new"
+    )
+    weakest = found.weakest()
+    assert weakest is not None
+    nearest = f", taken for {weakest.taken_for[0][0]}" if weakest.taken_for else ""
+    yield (
+        f"           if 1 photo in {1 / RARE:g} is new, {whole(found.precision(RARE))} of 100 "
+        f"alarms are right; weakest: {weakest.class_name}{nearest}"
+    )
+    met, others = found.noticed(among="met"), found.noticed(among="others")
+    if met.classes and others.classes:
+        yield (
+            f"           {met.classes} classes have a label in the backbone's pretraining: "
+            f"{whole(met.mean)} %; the other {others.classes}: {whole(others.mean)} %"
+        )
+
+
+def whole(value: float) -> str:
+    """Return a share in percent, without decimals.
+
+    Example:
+        >>> whole(0.874), whole(1.0)
+        ('87', '100')
+    """
+    return f"{100 * value:.0f}"

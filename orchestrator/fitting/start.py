@@ -1,0 +1,129 @@
+"""Begin a fit, or see that nothing changed: for that neither torch nor MLflow is loaded."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.fitting.fit_record import FitRecord, load_fit
+from orchestrator.fitting.photo_folder import Found, look_at_folder
+from orchestrator.fitting.screen import last_screen, photos_lines
+from orchestrator.options import local_folder
+from trainables.data.source_names import PRIOR_FILE
+from trainables.errors import ConfigError
+from trainables.keys import code_digest, file_digest
+from trainables.settings import canonical_json
+
+if TYPE_CHECKING:
+    from orchestrator.fitting.fit_options import FitOptions
+    from orchestrator.fitting.progress_lines import Lines
+
+MODELS = "models"  # folder of the storage
+LOCK = "fit.lock"
+CODE = ("trainables.pipeline", "trainables.features.rebalancer_search")
+
+
+def fit_photos(options: FitOptions, lines: Lines) -> FitRecord:
+    """Fit a model to a folder of photos, show it, and return the record.
+
+    The second fit to unchanged photos returns the record of the first.
+
+    Args:
+        options: What was asked for.
+        lines: Where everything is shown.
+
+    Raises:
+        ConfigError: The photos or the backbone can't be used.
+    """
+    folder = local_folder(options.storage) / MODELS / options.model_name
+    with _alone(folder, options.model_name):
+        return _fit(options, lines, folder)
+
+
+def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
+    found = look_at_folder(
+        options.photos,
+        folder,
+        groups=options.groups or None,
+        labels=options.labels,
+        progress=lambda what, done, total: lines.step(what, f"{total:,} files", done, total),
+    )
+    for line in photos_lines(found.photos):
+        lines.say(*line)
+    key, record = fit_key(options, found), load_fit(folder)
+    if record is not None and record.key == key and _is_champion(record):
+        lines.plain(f"nothing changed since {record.started}: version {_version(record)} answers")
+    else:
+        from orchestrator.fitting.job import FitJob
+        from trainables.lazy import load_deferred
+
+        load_deferred()
+        record = FitJob(options, lines, folder).run(found, key)
+    example = _example(found, options.photos)
+    for text in last_screen(record, example):
+        lines.plain(text)
+    return record
+
+
+@contextmanager
+def _alone(folder: Path, model: str) -> Iterator[None]:
+    """Refuse a second fit of a model on this machine while one runs.
+
+    Raises:
+        ConfigError: One runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another fit of the model '{model}' runs on this storage; wait for it, or give "
+                "another --model"
+            ) from None
+        yield
+
+
+def show_dry_run(options: FitOptions, lines: Lines) -> None:
+    """Show what a fit would do; see `orchestrator.fitting.dry_run`."""
+    from orchestrator.fitting.dry_run import show_plan
+
+    show_plan(options, lines, local_folder(options.storage) / MODELS / options.model_name)
+
+
+def fit_key(options: FitOptions, found: Found) -> str:
+    """Return a digest of what was asked for, of all images, of weights, and of the code."""
+    file = Path(options.backbone.rpartition("=")[2] or ".").expanduser()
+    weights = file_digest(str(file)) if options.backbone and file.exists() else ""
+    expected = file_digest(options.expect) if options.prior.startswith(PRIOR_FILE) else ""
+    asked = options.model_dump(mode="json", exclude={"photos", "storage"})
+    parts = [asked, options.model_name, found.digest, weights, expected, code_digest(CODE)]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def _is_champion(record: FitRecord) -> bool:
+    """Say whether what a fit decided still stands, without importing MLflow."""
+    from orchestrator.registry.version_lookup import find_version
+    from orchestrator.tracking.mlflow_client import tracking_uri
+
+    promotion = record.promotion
+    if promotion is None or promotion.version is None:
+        return False
+    uri = tracking_uri(None, local_folder(record.storage))
+    wanted = "champion" if promotion.promoted else promotion.version
+    found = find_version(uri, record.model, wanted)
+    return found is not None and found.number == promotion.version
+
+
+def _version(record: FitRecord) -> str | None:
+    return record.promotion.version if record.promotion else None
+
+
+def _example(found: Found, photos: Path) -> Path:
+    """Return an image as the user's own words name it, for a command that can be run."""
+    first = next((p for p in found.images.photos if p.part == "test"), found.images.photos[0])
+    return photos / first.file.relative_to(found.images.folder)

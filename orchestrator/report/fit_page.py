@@ -1,0 +1,75 @@
+"""HTML report of a fit: it opens with the last screen, then classes, gates, and the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.locking.sweep_lock import write_file
+from orchestrator.records import GateRecord, Interval
+from trainables.data.source_names import with_last_names
+from trainables.errors import readable
+from trainables.text.yaml_text import format_yaml
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class ClassRow(NamedTuple):
+    """A class: its images, the share that is named rightly, and whether that is out-of-fold."""
+
+    name: str
+    train: int
+    test: int
+    rate: Interval
+    out_of_fold: bool = False
+
+
+def write_fit_page(
+    target: Path,
+    *,
+    title: str,
+    folder: str,
+    backbone: str,
+    started: str,
+    screen: Sequence[str],
+    classes: Sequence[ClassRow],
+    gates: Sequence[GateRecord],
+    left_out: Mapping[str, Sequence[str]],
+    recipe: Mapping[str, Any],
+) -> None:
+    """Write the page, which needs no network; paths of the recipe are cut to their last names.
+
+    Args:
+        target: The file.
+        title: Name and version of the model.
+        folder: Name of the photos' folder.
+        backbone: Name of the backbone.
+        started: When it began, ISO 8601.
+        screen: Lines of the last screen.
+        classes: The classes, in any order.
+        gates: Decisions of the gates.
+        left_out: Reason to names of files.
+        recipe: Settings of the model that answers.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("fit.html.j2").render(
+        title=title,
+        folder=folder,
+        backbone=backbone,
+        started=started,
+        screen=[readable(line) for line in screen],
+        classes=sorted(classes, key=lambda row: (row.rate.mean, row.name)),
+        gates=gates,
+        left_out=left_out,
+        recipe=format_yaml(with_last_names(dict(recipe))),
+    )
+    write_file(target, page.encode())

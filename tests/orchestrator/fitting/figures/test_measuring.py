@@ -1,0 +1,62 @@
+"""Figures of a model by hand: test images, classes without any, bands, false alarm."""
+
+import numpy as np
+import pytest
+
+from orchestrator.fitting.figures.measuring import Judged, Known, figures, judged
+from trainables.inference.model import Predictions
+
+NAMES = ["ant", "bee", "cat"]
+KNOWN = Known(NAMES, [150, 30, 5], 100, 20, [0.8, 0.15, 0.05])
+TEST = Judged(
+    np.array([0, 0, 0, 0, 1, 1]),
+    np.arange(6),
+    np.array([True, True, True, False, True, False]),
+    np.array([False, False, False, True, False, False]),
+)
+INSIDE = Judged(
+    np.array([0, 1, 2, 2]),
+    np.arange(4),
+    np.array([True, False, True, True]),
+    np.array([True, True, False, True]),
+)
+
+
+def test_figures_by_hand() -> None:
+    found = figures(TEST, INSIDE, KNOWN)
+    assert found.balanced.mean == pytest.approx((0.75 + 0.5 + 1.0) / 3)
+    assert found.natural.mean == pytest.approx(0.8 * 0.75 + 0.15 * 0.5 + 0.05 * 1.0)
+    assert found.out_of_fold is not None
+    assert found.out_of_fold.mean == pytest.approx((1 + 0 + 1) / 3)
+    bands = {band: rate.mean for band, rate in found.bands.items()}
+    assert bands == {"many": 0.75, "medium": 0.5, "few": 1.0}
+    assert found.false_alarm is not None
+    assert found.false_alarm.mean == pytest.approx(0.8 * 0.25 + 0.05 * 0.5)
+    assert found.false_alarm_bands["few"].mean == 0.5
+    assert (found.images, found.origin, found.out_of_fold_classes) == (6, "test", ["cat"])
+    assert {name: rate.mean for name, rate in found.by_class.items()} == {
+        "ant": 0.75, "bee": 0.5, "cat": 1.0
+    }  # fmt: skip
+
+
+def test_without_a_test_all_is_out_of_fold() -> None:
+    nothing = Judged(np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool))
+    found = figures(nothing, INSIDE, KNOWN)
+    assert (found.origin, found.images, found.false_alarm) == ("out of fold", 0, None)
+    assert found.balanced.mean == pytest.approx((1 + 0 + 1) / 3)
+
+
+def test_what_is_right_and_what_is_called_unknown() -> None:
+    answers = Predictions(
+        np.array([0, 0, 1]),
+        ["ant", "ant", "bee"],
+        np.full(3, 0.5, dtype=np.float32),
+        np.full(3, 0.5, dtype=np.float32),
+        np.array([True, False, True]),
+    )
+    found = judged(answers, np.array([0, 1, 1]), np.array([7, 7, 9]))
+    assert found.right.tolist() == [True, False, True]
+    assert found.unknown is not None
+    assert found.unknown.tolist() == [False, True, False]
+    assert found.groups.tolist() == [7, 7, 9]
+    assert judged(answers, np.array([0, 1, 1]), None).groups.tolist() == [0, 1, 2]

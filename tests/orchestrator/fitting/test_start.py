@@ -1,0 +1,72 @@
+"""The beginning of a fit: its key, and one fit of a model at a time."""
+
+import fcntl
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from orchestrator.fitting.fit_options import FitOptions
+from orchestrator.fitting.photo_folder import look_at_folder
+from orchestrator.fitting.progress_lines import Lines
+from orchestrator.fitting.start import fit_key, fit_photos
+from trainables.errors import ConfigError
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name, level in (("cat", 40), ("dog", 160)):
+        folder = tmp_path / "pets" / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            image = Image.new("L", (16, 16), level)
+            image.putpixel((number, 0), 255)
+            image.save(folder / f"{number}.png")
+    return tmp_path / "pets"
+
+
+def test_the_key_is_of_images_and_of_what_was_asked_for(photos: Path, tmp_path: Path) -> None:
+    options = FitOptions(photos=photos, storage=str(tmp_path / "runs"))
+    found = look_at_folder(photos, tmp_path / "model")
+    key = fit_key(options, found)
+    moved = photos.rename(tmp_path / "elsewhere")
+    again = look_at_folder(moved, tmp_path / "model")
+    same = options.model_copy(update={"photos": moved, "model": "pets"})
+    assert fit_key(same.model_copy(update={"model": ""}), again) != key  # another name
+    assert again.digest == found.digest
+    assert fit_key(options.model_copy(update={"metric": "accuracy"}), found) != key
+    Image.new("L", (16, 16), 99).save(moved / "cat" / "new.png")
+    assert look_at_folder(moved, tmp_path / "model").digest != found.digest
+
+
+def test_numbers_of_the_look_sum_up(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat" / "copy.png").write_bytes((photos / "cat" / "0.png").read_bytes())
+    found = look_at_folder(photos, tmp_path / "model").photos
+    assert found.images == 12
+    assert found.train + found.val + found.test == found.images
+    assert sum(count.images for count in found.classes) == found.images
+    assert sum(count.test for count in found.classes) == found.test
+    assert sum(map(len, found.left_out.values())) == 1
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    Image.new("L", (16, 16)).save(tmp_path / "pets" / "cat" / "1.png")
+    with pytest.raises(ConfigError, match="two classes or more apart; found cat alone"):
+        look_at_folder(tmp_path / "pets", tmp_path / "model")
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        look_at_folder(tmp_path / "nowhere", tmp_path / "model")
+
+
+def test_one_fit_of_a_model_at_a_time(photos: Path, tmp_path: Path) -> None:
+    options = FitOptions(photos=photos, storage=str(tmp_path / "runs"))
+    folder = tmp_path / "runs" / "models" / "pets"
+    folder.mkdir(parents=True)
+    with open(folder / "fit.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another fit of the model 'pets' runs"):
+            fit_photos(options, Lines(io.StringIO()))
