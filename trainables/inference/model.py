@@ -92,7 +92,7 @@ class Model:
         self.classifier: Classifier = parts["classifier"]
         self._ordinary: Tensor | None = None
         if reference is not None and len(reference.confidence):
-            self._ordinary = reference.confidence.sort().values
+            self._ordinary = self._comparable(*reference).sort().values
         self._head = head_module(self.classifier)
         self._trunk = from_artifact(parts["backbone"]).to(device).eval()
         self._former = _FormerUpdate(parts, self._trunk, device) if _is_former(parts) else None
@@ -133,11 +133,20 @@ class Model:
     def strangeness(self, outputs: Outputs) -> list[Strangeness] | None:
         """Return how many known images look as strange as each image.
 
-        ``None`` if the model's folder has no answers to known images.
+        Compared are confidences or, where classes have thresholds of their own, how far they are
+        above the threshold of the class that the image is taken for: only so does an image that is
+        called unknown look stranger than those that are not. ``None`` if the model's folder has no
+        answers to known images.
         """
         if self._ordinary is None:
             return None
-        return strangeness(outputs.confidence, self._ordinary)
+        asked = self._comparable(outputs.confidence, outputs.logits.argmax(1))
+        return strangeness(asked, self._ordinary)
+
+    def _comparable(self, confidences: Tensor, predicted: Tensor) -> Tensor:
+        """Return what ranks images from strange to ordinary ``[N]``."""
+        thresholds = self.scorer.class_thresholds
+        return confidences if thresholds is None else confidences - thresholds[predicted]
 
     def fit(self, images: Images | Sequence[Images]) -> Images:
         """Resize and crop images to the model's size, uint8 ``[N, S, S, 3]``."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.helpers.exported import exported, exported_before, views_of
 from trainables.artifacts import Backbone, Classifier, OutOfFold, Scorer, load_artifact
 from trainables.errors import ConfigError
-from trainables.inference.model import load_model
+from trainables.inference.model import Model, Outputs, load_model
 from trainables.inference.reference import Reference, Strangeness, reference_of, strangeness
 
 NAMES = {"backbone": "backbone", "classifier": "classifier", "scorer": "scorer"}
@@ -43,6 +43,26 @@ def test_strangeness_is_counted_as_by_hand() -> None:
     assert [item.as_strange for item in found] == [int((known <= value).sum()) for value in asked]
     assert {item.of for item in found} == {200}
     assert Strangeness(1, 200).share == 0.005
+
+
+def test_classes_with_thresholds_of_their_own_are_compared_by_their_margins() -> None:
+    model = load_model(exported())
+    classes = len(model.card.class_names)
+    own = torch.arange(float(classes))  # class 0 has the threshold 0, class 1 has 1, ...
+    parts = {
+        "backbone": load_artifact(Backbone, exported() / "backbone"),
+        "classifier": model.classifier,
+        "scorer": model.scorer._replace(class_thresholds=own),
+    }
+    # margins: 0.5, 0.25, -1, 0.75
+    known = Reference(torch.tensor([0.5, 1.25, 1.0, 3.75]), torch.tensor([0, 1, 2, 3]))
+    found = Model(parts, model.card, reference=known)
+    logits = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 2, 3]), classes).float()
+    outputs = Outputs(logits, torch.tensor([0.5, 1.0, 2.5, 0.5, 9.0]))  # .5, 0, .5, -1.5, 6
+    strange = found.strangeness(outputs)
+    assert strange is not None
+    assert [item.as_strange for item in strange] == [3, 1, 3, 0, 4]
+    assert found.known(outputs).tolist() == [True, True, True, False, True]
 
 
 def test_a_model_without_the_folder_answers_without_strangeness(tmp_path: Path) -> None:
