@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,37 +19,14 @@ from pydantic import (
 )
 
 from orchestrator.locking.sweep_lock import write_file
-from trainables.errors import ConfigError, readable
+from trainables.errors import ConfigError
 from trainables.former_names import current_metric, current_metrics
 from trainables.functional.paired_rules import Verdict
+from trainables.text.redaction import redact
 
 Scalar = str | int | float | bool | None
 MetricName = Annotated[str, AfterValidator(current_metric)]
 Metrics = Annotated[dict[str, float], AfterValidator(current_metrics)]
-
-
-_USER_INFO = re.compile(r"(?<!sqlite)://[^\s'\"]*@")
-_SECRETS = re.compile(r"((?:password|passwd|pwd|token|secret)=)[^&\s'\"]+", re.IGNORECASE)
-
-
-def redact(text: str) -> str:
-    """Return a text in which user and password of addresses are replaced by ``***``.
-
-    Example:
-        >>> redact("no answer from https://ann:s3cret@mlflow.example:5000/api")
-        'no answer from https://***@mlflow.example:5000/api'
-        >>> redact("postgresql://db/mlflow?password=s3cret&sslmode=require")
-        'postgresql://db/mlflow?password=***&sslmode=require'
-        >>> redact("sqlite:////home/ann@work/mlflow.db")
-        'sqlite:////home/ann@work/mlflow.db'
-    """
-    return _SECRETS.sub(r"\1***", _USER_INFO.sub("://***@", text))
-
-
-def print_error(text: str) -> None:
-    """Write an error to standard error, without control characters and passwords."""
-    lines = [readable(line) for line in redact(text).split("\n")]
-    sys.stderr.write("error: " + "\n".join(lines) + "\n")
 
 
 class Record(BaseModel):

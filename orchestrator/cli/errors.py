@@ -79,8 +79,8 @@ def _failure(error: Exception) -> str | None:
 
 
 def _leave(text: str, status: int) -> NoReturn:
-    from orchestrator.records import print_error
     from trainables.errors import readable
+    from trainables.text.redaction import print_error
 
     print_error(readable(text))
     sys.exit(status)

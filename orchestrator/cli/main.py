@@ -305,8 +305,8 @@ def ui(
     import os
 
     from orchestrator.options import local_folder
-    from orchestrator.records import redact
     from orchestrator.tracking.mlflow_client import TRAINING_MODE, require_database, tracking_uri
+    from trainables.text.redaction import redact
 
     address = tracking_uri(None, local_folder(storage))
     require_database(address)

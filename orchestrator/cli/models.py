@@ -125,7 +125,7 @@ def predict(
 def _print_answers(answers: Iterable[Prediction | Unreadable], line: Line) -> int:
     """Print answers as they come, and return the exit status: 1 if a file could not be read."""
     from orchestrator.answering.named_images import Unreadable
-    from orchestrator.records import print_error
+    from trainables.text.redaction import print_error
 
     status = 0
     for answer in answers:

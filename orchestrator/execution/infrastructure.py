@@ -6,7 +6,7 @@ import errno
 import re
 from collections.abc import Iterator
 
-from orchestrator.records import redact
+from trainables.text.redaction import redact
 
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 # Libraries that write files raise errors of their own: safetensors (Rust), NumPy, torch, sqlite.

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records import redact
 from trainables.errors import ConfigError, short
+from trainables.text.redaction import redact
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records import redact
 from orchestrator.tracking.mlflow_client import connect, ensure_experiment
 from orchestrator.tracking.mlflow_runs import MlflowRuns
 from orchestrator.tracking.tracking_queue import FILES, QueueReader
+from trainables.text.redaction import redact
 
 logger = logging.getLogger(__name__)
 

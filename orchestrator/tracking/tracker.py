@@ -12,12 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from orchestrator.records import Scalar, TrialRecord, redact
+from orchestrator.records import Scalar, TrialRecord
 from orchestrator.tracking.mlflow_client import tracking_uri
 from orchestrator.tracking.mlflow_runs import SWEEP
 from orchestrator.tracking.sender_process import SenderProcess
 from orchestrator.tracking.tracking_queue import FILES, QueueWriter
 from trainables.data.source_names import with_last_names
+from trainables.text.redaction import redact
 
 __all__ = ["SWEEP", "RunOrigin", "Tracker"]
 

@@ -149,8 +149,8 @@ def _end(
         InfrastructureError: Disk, host or Ray failed.
     """
     from orchestrator.execution.infrastructure import InfrastructureError
-    from orchestrator.records import print_error
     from orchestrator.trials.progress import say_next_steps, what_failed
+    from trainables.text.redaction import print_error
 
     folder = folder_of(options, record.name)
     say_next_steps(record, folder, console, storage=options.storage, done=done)

@@ -73,8 +73,8 @@ class SweepJob:
         self._registry: Future[Registry] | None = None
 
     def _open_tracker(self) -> Tracker:
-        from orchestrator.records import redact
         from orchestrator.tracking.tracker import Tracker
+        from trainables.text.redaction import redact
 
         tracker = Tracker.open(None, self.root, "orchestrator", self.folder / "spool")
         self.record.tracking_uri = redact(tracker.uri)

@@ -1,5 +1,5 @@
 """Texts that people write.
 
-Modules: `yaml_text` (recipes and the values of ``--set``).
-Used by settings and reports.
+Modules: `yaml_text` (recipes and the values of ``--set``), `redaction` (texts without passwords).
+Used by settings, reports and the command line.
 """

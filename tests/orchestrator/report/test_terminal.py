@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.terminal_tables import sweeps_table, versions_table
-from orchestrator.records import PromotionRecord, SweepRecord, print_error
+from orchestrator.records import PromotionRecord, SweepRecord
 from orchestrator.report import terminal
 from orchestrator.trials.progress import _verdict
 from tests.helpers.factory import make_record
+from trainables.text.redaction import print_error
 
 EVIL = "\x1b[2J\x1b]0;owned\x07cat\x9b31m\r\x08[/b]"
 SHOWN = "\ufffd[2J\ufffd]0;ownedcat\ufffd31m[/b]"  # rich drops the bell and the returns itself

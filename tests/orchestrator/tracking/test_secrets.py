@@ -12,12 +12,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from orchestrator.execution.infrastructure import one_line
-from orchestrator.records import FailureRecord, SweepRecord, redact
+from orchestrator.records import FailureRecord, SweepRecord
 from orchestrator.report.page import write_report
 from orchestrator.tracking.mlflow_client import ensure_experiment
 from orchestrator.tracking.mlflow_runs import MlflowRuns
 from orchestrator.tracking.tracker import Tracker
 from tests.helpers.factory import make_record
+from trainables.text.redaction import redact
 
 # MLflow's own use of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
