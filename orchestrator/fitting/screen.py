@@ -12,6 +12,7 @@ from orchestrator.fitting.fit_record import Figures, FitRecord, Photos, Search
 from orchestrator.fitting.progress_lines import duration
 from orchestrator.options import command
 from orchestrator.records import Interval
+from orchestrator.registry.verdicts import summary
 from trainables.rehearsal.outcome import Rehearsal
 
 Line = tuple[str, str]  # label and text; an empty label goes on with the one before
@@ -184,7 +185,7 @@ def verdict(record: FitRecord) -> str:
         return f"{record.model} was not registered: {refused}"
     name = f"{record.model} version {promotion.version}"
     if promotion.promoted:
-        said = promotion.summary()
+        said = summary(promotion)
         return f"{name} is champion: {said}.   {duration(record.seconds)}.   {record.report}"
     refusing = "; ".join(f"{g.name}: {g.reason}" for g in promotion.gates if not g.passed)
     return f"{name} was refused, the champion stays: {refusing}"
