@@ -20,7 +20,8 @@ def choose_gates(texts: Iterable[str] = ()) -> list[Gate]:
         ConfigError: There is no such gate or setting, or the value does not fit.
 
     Example:
-        >>> few = choose_gates(["few.allowed_regression=2"])[1]
+        >>> gates = choose_gates(["few.allowed_regression=2"])
+        >>> few = next(gate for gate in gates if gate.name == "few")
         >>> few.name, few.allowed_regression, changed_settings(few)
         ('few', 2.0, {'allowed_regression': 2.0})
     """
