@@ -90,8 +90,11 @@ def test_the_update_takes_a_stream(base: Experiment, artifacts: dict[str, Any], 
 
 def test_rebalance_does_not_touch_the_trunk(base: Experiment, artifacts: dict[str, Any]) -> None:
     step = next(s for s in plan(base) if s.stage == "rebalance")
-    assert "backbone" not in step.inputs
-    assert set(step.outputs) == {"classifier"}
+    assert set(step.outputs) == {"classifier", "out_of_fold"}
+    before = {name: value.clone() for name, value in artifacts["backbone"].state.items()}
+    again("rebalance", assign(base, {"rebalance.method": {"crt": {"epochs": 1}}}), artifacts)
+    after = artifacts["backbone"].state
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_the_student_starts_with_the_old_rows_bit_by_bit(
