@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from search_spaces import open_world
 from search_spaces.pick import Pick, suited
+from trainables.data.service_settings import SERVICE
 from trainables.experiment import Experiment
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.thresholds import Threshold
@@ -28,7 +29,13 @@ def choose_classifier(pick: Pick, base: Experiment) -> None:
 
 
 def choose_threshold(pick: Pick, base: Experiment) -> None:
-    """Choose the rule that sets the threshold of the confidence."""
+    """Choose the rule that sets the threshold of the confidence.
+
+    In world ``service`` it stays the base's: how often known images may be called unknown is for
+    the user to say, and rules that need images of new classes find none.
+    """
+    if base.data.world == SERVICE:
+        return
     thresholds = suited(Threshold, score.PROVIDES["threshold"])
     pick.method("score.threshold", base.score.threshold, thresholds)
 

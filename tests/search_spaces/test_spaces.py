@@ -20,6 +20,7 @@ from search_spaces.long_tail import (
 )
 from search_spaces.parameters import check_vary
 from search_spaces.pick import FromTrial, Pick, Replay, Start
+from trainables.data.service_settings import SERVICE_CHANGES
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
 from trainables.methods.losses import Loss
@@ -135,6 +136,13 @@ def test_frozen_varies_what_follows_the_features_alone() -> None:
     for name in ("score.method", "score.calibrator", "score.threshold"):
         assert len({params[name] for _, params, _ in found}) > 1, name
     assert any("rebalance.method.lda.prior" in params for _, params, _ in found)
+
+
+def test_a_search_in_service_leaves_the_level_of_false_alarm_alone() -> None:
+    service = assign(Experiment(), {**SERVICE_CHANGES, "score.threshold.false_alarm.level": 0.02})
+    for experiment, params, _ in trials("frozen", service, count=30):
+        assert not any(name.startswith("score.threshold") for name in params)
+        assert experiment.score.threshold == service.score.threshold
 
 
 def test_batch_norm_is_shifted_only_where_a_head_trains_after_it() -> None:
