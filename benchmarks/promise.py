@@ -43,9 +43,9 @@ from trainables.methods.heads import Head
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.scores import Score
 from trainables.rehearsal.intervals import share
-from trainables.rehearsal.noticing import image_weights, noticed_rate, threshold_at
+from trainables.rehearsal.noticing import Answers, share_of, verdict_at
 from trainables.rehearsal.rehearse import rehearse
-from trainables.rehearsal.rules import SERVED
+from trainables.rehearsal.rules import SERVED, USUAL
 
 KNOWN, OTHERS, LARGEST, SMALLEST = 20, 10, 60, 10
 CHUNK = 10  # classes whose features are computed at once
@@ -120,13 +120,13 @@ def rates_of_others(tail: Tail, world: World, seed: int) -> dict[str, float]:
     inside = answers_of_tail(tail, blank, world.data, generator=generator)
     ((_, fit),) = fit_closed_forms([tail.rebalancer], blank, world.data)
     scorer = scorer_of_tail(tail, world.data, inside.logits, counts)
-    weights = image_weights(world.data.labels, None)
-    threshold = threshold_at(inside.confidence, weights, SERVED)
+    known = Answers(inside.confidence, inside.logits.argmax(1))
+    verdict = verdict_at(USUAL.threshold, SERVED, known, class_counts=counts, weights=None)
     found = {}
     for name, features in world.others.items():
         logits = calibrated(scorer, predict_logits(fit.classifier, features))
         sure = confidence(scorer, features=features, logits=logits, class_counts=counts)
-        found[name] = noticed_rate(sure, threshold)
+        found[name] = share_of(verdict.unknown(Answers(sure, logits.argmax(1))))
     return found
 
 

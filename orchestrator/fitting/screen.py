@@ -225,6 +225,12 @@ def rehearsal_lines(found: Rehearsal) -> Iterator[str]:
         f"{whole(rate.next_high)} %), at a false alarm of {100 * found.served:g} %; from the "
         f"rehearsal, in which each of {rate.classes} classes played new"
     )
+    blind = sum(found.served in turn.too_few for turn in found.turns)
+    if blind:
+        yield (
+            f"           without {blind} of these classes too few known images are left to set a "
+            f"threshold for {100 * found.served:g} %: nothing is called unknown then"
+        )
     weakest = found.weakest()
     assert weakest is not None
     nearest = f", taken for {weakest.taken_for[0][0]}" if weakest.taken_for else ""

@@ -45,7 +45,7 @@ class Stream(NamedTuple):
 
     Attributes:
         known: Training images of the known classes.
-        weights: Of known images in the stream ``[N]``, of sum 1.
+        weights: How often known images come in the stream ``[N]``, of any sum.
         alarms: Known images that are false alarms ``[N]`` bool, out of fold.
         new: Features of the new class ``[M, D]``.
         noticed: Which of them are noticed ``[M]`` bool.

@@ -30,6 +30,8 @@ class Turn(NamedTuple):
         found: By a number of images that came, whether they are found as one cluster; ``None``: it
             could not be tried.
         together: Names of the other classes that were new in the same turn.
+        too_few: Levels for which too few images stayed known to set a threshold, so that nothing
+            was called unknown.
     """
 
     class_name: str
@@ -39,6 +41,7 @@ class Turn(NamedTuple):
     taken_for: list[tuple[str, float]]
     found: dict[int, bool | None]
     together: tuple[str, ...] = ()
+    too_few: tuple[float, ...] = ()
 
 
 class Rehearsal(NamedTuple):
@@ -194,4 +197,5 @@ def turn_from_plain(plain: dict[str, Any]) -> Turn:
         taken_for=[(name, rate) for name, rate in plain["taken_for"]],
         found={int(images): hit for images, hit in plain["found"].items()},
         together=tuple(plain["together"]),
+        too_few=tuple(plain.get("too_few", ())),
     )

@@ -12,17 +12,12 @@ from torch import Tensor
 from trainables.closed_form.statistics import Samples
 from trainables.context import derive_seed
 from trainables.features.predict import calibrated, confidence
+from trainables.inference.expected_prior import weights_of
 from trainables.inference.out_of_fold import Tail, answers_to_logits, scorer_of_tail
 from trainables.methods.heads import Head
 from trainables.methods.metrics.open_set import OpenSet
 from trainables.rehearsal.finding import Stream, found_by_size
-from trainables.rehearsal.noticing import (
-    Answers,
-    image_weights,
-    noticed_rate,
-    taken_for,
-    threshold_at,
-)
+from trainables.rehearsal.noticing import Answers, share_of, taken_for, verdict_at
 from trainables.rehearsal.outcome import Rehearsal, Turn
 from trainables.rehearsal.rules import USUAL, Rules, check
 from trainables.rehearsal.stored_turns import StoredTurns
@@ -57,10 +52,14 @@ def rehearse(
     """Let each class play new: would its images be noticed, and what would they be taken for?
 
     In a turn, the class's images leave, and the tail is fitted to all others as the service fits
-    it: the threshold is a level of false alarm of out-of-fold answers to known images (see
-    `trainables.inference.out_of_fold`), head, calibrator and score are fitted to all of them. Then
-    the class's images come. Nothing of the turn's fit depends on them. Above 100 classes, they play
-    new in 100 folds.
+    it: head, calibrator and score to all of them, the threshold by `FalseAlarm` to out-of-fold
+    answers (see `trainables.inference.out_of_fold`), with thresholds of their own for classes and
+    bands, by what an image is taken for, and images weighed by the expected prior. Then the class's
+    images come. Nothing of the turn's fit depends on them. Above 100 classes, they play new in 100
+    folds.
+
+    At a level for which too few images stay known (``1 / level - 1`` are needed, weighed), nothing
+    is called unknown, so nothing is noticed; `Turn.too_few` says so.
 
     Args:
         tail: The methods after a frozen trunk; the rebalancer is fitted to features alone.
@@ -97,17 +96,7 @@ def rehearse(
         return Rehearsal([], [], rules.levels, rules.served, rules.met, 0.0, nobody)
     head = rules.head or Head.parse("linear")
     stage = _Stage(tail, data, names, rules, Heads(tail.rebalancer, data, head))
-    methods = [*tail, head, *([rules.finding.clusterer] if rules.finding else [])]
-    kept = StoredTurns(stored, data, methods, _rest(names, rules))
-    played = []
-    for number, cast in enumerate([*casts, *beside]):
-        found = kept.read(cast)
-        if found is None:
-            found = _play(stage, cast)
-            kept.write(cast, found)
-        played.append(found)
-        if progress is not None:
-            progress(number + 1, len(casts) + len(beside))
+    played = _play_all(stage, [*casts, *beside], progress, stored)
     alone = [turn for found in played[: len(casts)] for turn in found]
     alone.sort(key=lambda turn: names.index(turn.class_name))
     others = [turn for found in played[len(casts) :] for turn in found]
@@ -129,6 +118,26 @@ def _casts(data: Samples, names: list[str], rules: Rules) -> tuple[list[Cast], l
     return turns(playing, generator=generator), beside
 
 
+def _play_all(
+    stage: _Stage, casts: list[Cast], progress: Progress | None, stored: Path | None
+) -> list[list[Turn]]:
+    """Return the turns of each cast: those that are stored, and others."""
+    rules = stage.rules
+    searched = [rules.finding.clusterer] if rules.finding else []
+    methods = [*stage.tail, rules.threshold, stage.heads.head, *searched]
+    kept = StoredTurns(stored, stage.data, methods, _rest(stage.names, rules))
+    played = []
+    for number, cast in enumerate(casts):
+        found = kept.read(cast)
+        if found is None:
+            found = _play(stage, cast)
+            kept.write(cast, found)
+        played.append(found)
+        if progress is not None:
+            progress(number + 1, len(casts))
+    return played
+
+
 def _play(stage: _Stage, cast: Cast) -> list[Turn]:
     """Return the turns of the asked classes of a cast; none where the turn says nothing."""
     tail, data, seed = stage.tail, stage.data, stage.rules.seed
@@ -139,8 +148,10 @@ def _play(stage: _Stage, cast: Cast) -> list[Turn]:
     generator = torch.Generator().manual_seed(derive_seed(seed, "rehearsal", *cast.new))
     folds = int(torch.randint(2**62, (), generator=generator))
     heard = stage.heads.without(parted, seed=folds)
-    inside = answers_to_logits(tail, known, heard.known, heard.counts, generator=generator)
-    scorer = scorer_of_tail(tail, known, heard.known, heard.counts)
+    weights = _weights(stage.rules, parted)
+    weighed = known if weights is None else known._replace(weights=weights)
+    inside = answers_to_logits(tail, weighed, heard.known, heard.counts, generator=generator)
+    scorer = scorer_of_tail(tail, weighed, heard.known, heard.counts)
     logits = calibrated(scorer, heard.new)
     sure = confidence(
         scorer,
@@ -151,55 +162,72 @@ def _play(stage: _Stage, cast: Cast) -> list[Turn]:
     if len(parted.classes) == 1 and _one_value(torch.cat([inside.confidence, sure])):
         return []
     labels = data.labels[parted.new]
+    seen = Answers(inside.confidence, inside.logits.argmax(1))
     new = Answers(sure, logits.argmax(1))
+    heard_of = _Heard(parted, seen, heard.counts, weights)
     return [
-        _turn(
-            stage,
-            cast,
-            label,
-            parted,
-            inside.confidence,
-            Answers(*(p[labels == label] for p in new)),
-        )
+        _turn(stage, cast, label, heard_of, Answers(*(p[labels == label] for p in new)))
         for label in cast.asked
     ]
 
 
-def _turn(
-    stage: _Stage, cast: Cast, label: int, parted: Parted, inside: Tensor, new: Answers
-) -> Turn:
-    """Return the turn of one class from the confidence of known images and answers about its own.
+class _Heard(NamedTuple):
+    """What a turn tells of the known images: parted, answers, images per class, weights."""
 
-    The threshold of a level is that of known images out of fold.
-    """
+    parted: Parted
+    answers: Answers
+    counts: Tensor
+    weights: Tensor | None
+
+
+def _weights(rules: Rules, parted: Parted) -> Tensor | None:
+    """Return how much each known image counts; ``None``: all alike."""
+    if rules.prior is None:
+        return None
+    return weights_of(rules.prior[parted.classes], parted.known.labels)
+
+
+def _turn(stage: _Stage, cast: Cast, label: int, known: _Heard, new: Answers) -> Turn:
+    """Return the turn of one class from answers about known images and about its own."""
     rules, names = stage.rules, stage.names
-    prior = None if rules.prior is None else rules.prior[parted.classes]
-    weights = image_weights(parted.known.labels, prior)
-    thresholds = {level: threshold_at(inside, weights, level) for level in rules.levels}
-    served = thresholds[rules.served]
-    inside, new = inside.double(), new._replace(confidence=new.confidence.double())
-    both = torch.cat([inside, new.confidence])
-    is_known = torch.arange(len(both)) < len(inside)
+    verdicts = {
+        level: verdict_at(
+            rules.threshold,
+            level,
+            known.answers,
+            class_counts=known.counts,
+            weights=known.weights,
+        )
+        for level in rules.levels
+    }
+    served = verdicts[rules.served]
+    noticed = served.unknown(new)
+    both = torch.cat([known.answers.confidence.double(), new.confidence.double()])
+    is_known = torch.arange(len(both)) < len(known.answers.confidence)
     ranking = OpenSet()(confidence=both, known=is_known)
     return Turn(
         class_name=names[label],
         images=len(new.confidence),
-        noticed={level: noticed_rate(new.confidence, t) for level, t in thresholds.items()},
+        noticed={level: share_of(verdict.unknown(new)) for level, verdict in verdicts.items()},
         auroc=ranking["novelty/auroc"],
-        taken_for=taken_for(new, served, [names[c] for c in parted.classes.tolist()]),
-        found=_found(stage, parted, label, weights, inside < served, new.confidence < served),
+        taken_for=taken_for(
+            new.predicted, noticed, [names[c] for c in known.parted.classes.tolist()]
+        ),
+        found=_found(stage, label, known, served.unknown(known.answers), noticed),
         together=tuple(names[other] for other in cast.new if other != label),
+        too_few=tuple(level for level, found in verdicts.items() if found.nothing_is_unknown),
     )
 
 
 def _found(
-    stage: _Stage, parted: Parted, label: int, weights: Tensor, alarms: Tensor, noticed: Tensor
+    stage: _Stage, label: int, known: _Heard, alarms: Tensor, noticed: Tensor
 ) -> dict[int, bool | None]:
     """Return the numbers of images with whether they are found; empty if nobody asks."""
-    rules, data = stage.rules, stage.data
+    rules, data, parted = stage.rules, stage.data, known.parted
     if rules.finding is None:
         return {}
     new = data.features[parted.new[data.labels[parted.new] == label]]
+    weights = torch.ones(len(alarms)).double() if known.weights is None else known.weights
     stream = Stream(parted.known, weights, alarms, new, noticed)
     generator = torch.Generator().manual_seed(derive_seed(rules.seed, "rehearsal", "pool", label))
     return found_by_size(rules.finding, stream, level=rules.served, generator=generator)

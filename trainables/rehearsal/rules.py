@@ -10,6 +10,7 @@ from trainables.closed_form.statistics import Samples
 from trainables.errors import ConfigError, did_you_mean
 from trainables.inference.out_of_fold import Tail
 from trainables.methods.heads import Head
+from trainables.methods.thresholds.false_alarm import FalseAlarm
 from trainables.rehearsal.finding import Finding
 
 LEVELS = (0.01, 0.05, 0.1)
@@ -22,7 +23,9 @@ class Rules(NamedTuple):
     Attributes:
         levels: Levels of false alarm, in (0, 1).
         served: That of the service, one of the levels.
-        prior: Expected share of each class ``[C]`` in the threshold; ``None``: as in training.
+        threshold: Of the service; in place of its own level it is fitted at each of the levels.
+        prior: Expected share of each class ``[C]`` in calibration and threshold; ``None``: as in
+            training.
         never_new: Names of classes that stay known, such as catch-all folders.
         met: Names of classes that the backbone may know from its pretraining.
         neighbors: Let each class play new once more, with so many classes most like it; 0: not.
@@ -33,6 +36,7 @@ class Rules(NamedTuple):
 
     levels: tuple[float, ...] = LEVELS
     served: float = SERVED
+    threshold: FalseAlarm = FalseAlarm()
     prior: Tensor | None = None
     never_new: frozenset[str] = frozenset()
     met: frozenset[str] = frozenset()

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from trainables.artifacts import Classifier
+from trainables.artifacts import Classifier, OutOfFold
 from trainables.closed_form.statistics import samples
 from trainables.context import derive_seed
 from trainables.errors import ConfigError
-from trainables.features.predict import calibrated, confidence, predict_logits
+from trainables.features.predict import calibrated, confidence, predict_logits, unknown
 from trainables.features.rebalancer_search import fit_closed_forms
-from trainables.inference.out_of_fold import Tail, answers_of_tail, scorer_of_tail
+from trainables.inference.out_of_fold import Tail
+from trainables.inference.scoring import fit_out_of_fold
 from trainables.methods.calibrators import Calibrator
 from trainables.methods.clusterers import Clusterer
 from trainables.methods.heads import Head
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.scores import Score
+from trainables.methods.thresholds.false_alarm import FalseAlarm
 from trainables.rehearsal.finding import Finding
 from trainables.rehearsal.outcome import Rehearsal
 from trainables.rehearsal.rehearse import Progress, rehearse
@@ -62,57 +64,133 @@ def play(
     )
 
 
-def by_hand(methods: Tail, features: torch.Tensor, labels: torch.Tensor, new: int) -> Any:
-    """Return known and new confidences and predictions, by a service that never met the class."""
+class Service(NamedTuple):
+    """What a service that never met a class answers: out of fold, and about the class."""
+
+    inside: torch.Tensor
+    sure: torch.Tensor
+    predicted: torch.Tensor
+    unknown: torch.Tensor
+    blind: bool  # its threshold calls nothing unknown
+
+
+def by_hand(
+    methods: Tail,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    new: int,
+    level: float,
+    prior: torch.Tensor | None,
+) -> Service:
+    """Fit a service to the other classes, with the code that fits one to all classes."""
     stay = labels != new
     old = torch.tensor([c for c in range(len(COUNTS)) if c != new])
     train = samples(features[stay], torch.searchsorted(old, labels[stay]))
     counts = torch.bincount(train.labels)
     zeros = torch.zeros(len(old))
     blank = Classifier(Head.parse("linear"), WIDTH, {}, zeros, counts, torch.zeros(WIDTH))
-    generator = torch.Generator().manual_seed(derive_seed(0, "rehearsal", new))
-    inside = answers_of_tail(methods, blank, train, generator=generator)
     ((_, fit),) = fit_closed_forms([methods.rebalancer], blank, train)
-    scorer = scorer_of_tail(methods, train, inside.logits, counts)
+    assert fit.logits is not None
+    generator = torch.Generator().manual_seed(derive_seed(0, "rehearsal", new))
+    torch.randint(2**62, (), generator=generator)  # the seed of heads without a closed form
+    scorer, inside = fit_out_of_fold(
+        (methods.calibrator, methods.score, FalseAlarm(level=level)),
+        fit.classifier,
+        train=train,
+        answers=OutOfFold(fit.logits.float(), torch.zeros(0), train.groups),
+        generator=generator,
+        prior=None if prior is None else prior[old],
+    )
     logits = calibrated(scorer, predict_logits(fit.classifier, features[~stay]))
     sure = confidence(scorer, features=features[~stay], logits=logits, class_counts=counts)
-    return inside.confidence.double(), sure.double(), old[logits.argmax(1)]
+    called = unknown(scorer, confidence=sure, logits=logits)
+    assert scorer.class_thresholds is not None
+    blind = bool(scorer.class_thresholds.isneginf().all())
+    return Service(inside.confidence, sure, old[logits.argmax(1)], called, blind)
 
 
 @pytest.mark.parametrize(
-    ("rebalancer", "score"),
+    ("rebalancer", "score", "prior"),
     [
-        ("ridge", "energy"),
-        ("lda", "msp"),
-        ("ridge", "mahalanobis"),
-        ("ncm", {"knn": {"k": 3}}),
-        ("fecam", "max_logit"),
+        ("ridge", "energy", None),
+        ("lda", "msp", [0.1, 0.1, 0.2, 0.2, 0.4]),
+        ("ridge", "mahalanobis", None),
+        ("ncm", {"knn": {"k": 3}}, [0.2] * 5),
+        ("fecam", "max_logit", None),
     ],
     ids=str,
 )
-def test_a_turn_is_a_service_that_was_never_told_of_the_class(rebalancer: Any, score: Any) -> None:
+def test_a_turn_is_a_service_that_was_never_told_of_the_class(
+    rebalancer: Any, score: Any, prior: Any
+) -> None:
     methods = tail(rebalancer, score)
     features, labels = drawn()
-    found = play(methods, features, labels)
+    shares = None if prior is None else torch.tensor(prior).double()
+    found = play(methods, features, labels, prior=shares)
     assert [turn.class_name for turn in found.turns] == NAMES
     for new, turn in enumerate(found.turns):
-        inside, sure, predicted = by_hand(methods, features, labels, new)
         assert turn.images == COUNTS[new]
-        truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(sure))])
-        assert turn.auroc == pytest.approx(
-            roc_auc_score(truth, torch.cat([inside, sure])), abs=1e-6
-        )
         for level, rate in turn.noticed.items():
-            # the level's share of the known images, rounded down, lies below the threshold
-            below = int(level * len(inside) + 1e-9)
-            threshold = inside.sort().values[below]
-            assert rate == pytest.approx(float((sure < threshold).double().mean()), abs=1e-6)
-        kept = sure >= inside.sort().values[int(0.05 * len(inside) + 1e-9)]
-        shares = {
-            NAMES[c]: float((predicted[kept] == c).sum()) / len(sure)
-            for c in predicted[kept].unique().tolist()
+            service = by_hand(methods, features, labels, new, level, shares)
+            assert rate == pytest.approx(float(service.unknown.double().mean()), abs=1e-6)
+            assert (level in turn.too_few) == service.blind
+        truth = torch.cat([torch.ones(len(service.inside)), torch.zeros(len(service.sure))])
+        auroc = roc_auc_score(truth, torch.cat([service.inside, service.sure]))
+        assert turn.auroc == pytest.approx(auroc, abs=1e-6)
+        served = by_hand(methods, features, labels, new, 0.05, shares)
+        kept = served.predicted[~served.unknown]
+        expected = {
+            NAMES[c]: float((kept == c).sum()) / len(served.sure) for c in kept.unique().tolist()
         }
-        assert dict(turn.taken_for) == pytest.approx(shares)
+        assert dict(turn.taken_for) == pytest.approx(expected)
+
+
+def pairs(center: float, gaps: list[float]) -> list[float]:
+    """Return angles of pairs of images, .025 from one pair to the next."""
+    starts = [center + 0.025 * (place - len(gaps) / 2) for place in range(len(gaps))]
+    return [
+        angle for start, gap in zip(starts, gaps, strict=True) for angle in (start, start + gap)
+    ]
+
+
+def test_images_that_are_taken_for_a_class_of_a_band_have_its_threshold() -> None:
+    """The confidence is the distance to the nearest image, so that each pair has its gap.
+
+    Of 120 images of the frequent class, .05 of 121 are 6 of gap .010, all others have .002. Of the
+    24 of both rare classes, .05 of 25 is one of gap .020.
+    """
+    often = pairs(0.0, [0.010] * 3 + [0.002] * 57)
+    rare = pairs(2.1, [0.020] + [0.006] * 5), pairs(4.2, [0.006] * 6)
+    new = [
+        *(often[0] - 0.012 for _ in range(4)),  # above .010
+        *(often[-1] + 0.005 for _ in range(2)),
+        *(rare[0][-1] + 0.012 for _ in range(3)),  # below .020, above .010
+        rare[1][-1] + 0.05,
+    ]
+    angles = torch.tensor([*often, *rare[0], *rare[1], *new], dtype=torch.float64)
+    labels = torch.repeat_interleave(torch.arange(4), torch.tensor([120, 12, 12, 10]))
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    found = play(tail("ncm", {"knn": {"k": 1}}, "none"), features, labels, NAMES[:4])
+    turn = found.turns[3]
+    assert turn.noticed[0.05] == 0.5
+    assert turn.taken_for == [("dog", 0.3), ("cat", 0.2)]
+    one = FalseAlarm(offsets="none")  # of 144, .05 of 145 are 7 of gap .010 and above
+    alike = play(tail("ncm", {"knn": {"k": 1}}, "none"), features, labels, NAMES[:4], threshold=one)
+    assert alike.turns[3].noticed[0.05] == 0.8
+
+
+def test_where_too_few_stay_known_nothing_is_called_unknown() -> None:
+    features, labels = drawn()
+    rows = torch.cat([(labels == c).nonzero().flatten()[:n] for c, n in ((0, 60), (1, 40))])
+    rows = torch.cat([rows, (labels == 2).nonzero().flatten()[:10]])
+    given = features[rows], labels[rows], NAMES[:3]
+    found = play(tail("ridge", "energy"), *given)
+    # without 'cat' 50 stay, without 'dog' 70, without 'fox' 100: 1 % needs 99, 5 % 19
+    assert [turn.too_few for turn in found.turns] == [(0.01,), (0.01,), ()]
+    assert [turn.noticed[0.01] for turn in found.turns[:2]] == [0.0, 0.0]
+    assert Rehearsal.from_json(found.to_json()) == found
+    unseen = play(tail("ridge", "energy"), *given, levels=(0.01,), served=0.01)
+    assert sum(rate for _, rate in unseen.turns[0].taken_for) == pytest.approx(1)
 
 
 def clusters(strange: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,7 +210,7 @@ def test_a_class_is_noticed_at_the_rate_that_was_laid_out(strange: int) -> None:
     turn = found.turns[2]
     assert turn.noticed[0.05] == pytest.approx(strange / 40, abs=1e-9)
     assert dict(turn.taken_for) == pytest.approx({"cat": 1 - strange / 40} if strange < 40 else {})
-    assert found.turns[1].noticed[0.01] == 1.0  # nothing lies near the second
+    assert found.turns[1].noticed[0.05] == 1.0  # nothing lies near the second
     precision = found.precision(0.1)
     mean = found.noticed().mean
     assert precision == pytest.approx(0.1 * mean / (0.1 * mean + 0.9 * 0.05))
@@ -160,7 +238,7 @@ def test_images_of_the_class_leave_no_trace_in_what_the_others_are_judged_by() -
 
 def test_the_prior_weighs_known_classes_in_the_threshold() -> None:
     features, labels = drawn()
-    methods = tail("lda", "energy")
+    methods = tail("lda", "energy", "none")  # a calibrator would be weighed, too
     natural = play(methods, features, labels)
     same = play(methods, features, labels, prior=COUNTS.double())
     rare = play(methods, features, labels, prior=torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0]) + 1e-9)
@@ -217,13 +295,13 @@ def test_the_pool_is_searched_where_it_is_asked_for() -> None:
     generator = torch.Generator().manual_seed(0)
     features = 6 * torch.eye(4, WIDTH)[labels] + torch.randn(200, WIDTH, generator=generator)
     features[labels == 3] = features[labels == 2] + 0.1  # look-alikes: never noticed
-    finding = Finding(Clusterer.parse("constrained_kmeans"), max_new=3, prevalence=0.2)
+    finding = Finding(Clusterer.parse("constrained_kmeans"), max_new=3, prevalence=0.3)
     found = play(tail("ridge", {"knn": {"k": 3}}), features, labels, NAMES[:4], finding=finding)
     assert [turn.found[30] for turn in found.turns] == [True, True, False, False]
     assert [turn.found[100] for turn in found.turns] == [None] * 4
     assert found.found(30)[:2] == (2, 4)
     assert found.found(100) == (0, 0, 0.0, 1.0)
-    assert found.prevalence == 0.2
+    assert found.prevalence == 0.3
     assert Rehearsal.from_json(found.to_json()) == found
     assert found.frame()["found 30"].tolist() == [True, True, False, False]
 
@@ -263,6 +341,10 @@ def test_stored_turns_of_other_data_or_rules_are_not_taken(tmp_path: Path) -> No
             (tail("ridge", "energy"), {"features": features + 1e-3}),
             (tail("ridge", "energy"), {"features": features, "seed": 1}),
             (tail("ridge", "energy"), {"features": features, "levels": (0.05, 0.2)}),
+            (
+                tail("ridge", "energy"),
+                {"features": features, "threshold": FalseAlarm(offsets="none")},
+            ),
         ]
     ):
         play(methods, labels=labels, stored=tmp_path, **other)
