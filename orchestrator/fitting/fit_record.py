@@ -11,6 +11,7 @@ from orchestrator.locking.sweep_lock import write_file
 from orchestrator.records import Interval, PromotionRecord, Record, fault_of
 
 FILE = "fit.json"
+FEW_TEST = 200  # test images, below which answers out of fold say more
 
 
 class ClassCount(Record):
@@ -94,6 +95,8 @@ class FitRecord(Record):
     promotion: PromotionRecord | None = None
     seconds: float = 0.0
     report: str = ""
+    suspects: dict[str, int] = Field(default_factory=dict)  # part to labels that may be wrong
+    suspects_file: str = ""  # their table, if there are any
     started: str = ""  # ISO 8601, UTC
 
     def save(self, folder: Path) -> Path:

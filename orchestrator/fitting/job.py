@@ -93,7 +93,16 @@ class FitJob:
         )
         outcome = self._execute(served, store, found)
         fitted = Fitted(
-            found, views, served, tried, rehearsed.rehearsal, outcome, base, backbone.title, key
+            found,
+            views,
+            served,
+            tried,
+            rehearsed.rehearsal,
+            outcome,
+            base,
+            data,
+            backbone.title,
+            key,
         )
         return serve_fitted(fitted, self.options, self.folder, began=self._began)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.fitting.figures.intervals import bracket, ratio, signed
-from orchestrator.fitting.fit_record import Figures, FitRecord, Photos, Search
+from orchestrator.fitting.fit_record import FEW_TEST, Figures, FitRecord, Photos, Search
 from orchestrator.fitting.progress_lines import duration
 from orchestrator.options import command
 from orchestrator.records import Interval
@@ -17,7 +17,6 @@ from trainables.rehearsal.outcome import Rehearsal
 
 Line = tuple[str, str]  # label and text; an empty label goes on with the one before
 SHOWN = 3  # names in a line
-FEW_TEST = 200  # test images, below which answers out of fold say more
 RARE = 0.1  # share of new photos in the sentence about alarms
 
 
@@ -104,7 +103,8 @@ def last_screen(record: FitRecord, example: Path | None) -> list[str]:
         example: An image to show.
     """
     commands = next_commands(record, example)
-    return ["", *headline(record), "", verdict(record), *([""] if commands else []), *commands]
+    after = [*suspects_lines(record), verdict(record)]
+    return ["", *headline(record), "", *after, *([""] if commands else []), *commands]
 
 
 def headline(record: FitRecord) -> Iterator[str]:
@@ -130,6 +130,19 @@ def headline(record: FitRecord) -> Iterator[str]:
         yield false_alarm_line(found)
     if record.rehearsal:
         yield from rehearsal_lines(Rehearsal.from_json(json.dumps(record.rehearsal)))
+
+
+def suspects_lines(record: FitRecord) -> list[str]:
+    """Return how many labels may be wrong and where they can be corrected; nothing without any."""
+    found = [f"{count:,} {part}" for part, count in record.suspects.items() if count]
+    if not found:
+        return []
+    total, table = sum(record.suspects.values()), shlex.quote(record.suspects_file)
+    what = "label" if total == 1 else "labels"
+    return [
+        f"{total:,} {what} may be wrong ({', '.join(found)}): correct the column label in "
+        f"{table}, then give the same command --labels {table}"
+    ]
 
 
 def gain_line(search: Search) -> str:
@@ -203,7 +216,7 @@ def next_commands(record: FitRecord, example: Path | None) -> list[str]:
     told: Mapping[str, str] = {"storage": record.storage, "model": record.model}
     page = command(f"report {shlex.quote(record.model)}", storage=record.storage)
     lines = [
-        (page, "all classes, gates, what was left out"),
+        (page, "confusions, suspect labels, images it is most surely wrong about"),
         (command("promote list", **told), "versions and their figures"),
     ]
     if example is not None:

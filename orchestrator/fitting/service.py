@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +14,7 @@ import torch
 
 from orchestrator.execution.execute import RecipeResult, export_model
 from orchestrator.execution.store_executor import cached_views
+from orchestrator.fitting.figures.fit_pages import write_findings
 from orchestrator.fitting.figures.measuring import Known, figures, judged
 from orchestrator.fitting.figures.outcome_tables import (
     answers_of_table,
@@ -23,25 +24,26 @@ from orchestrator.fitting.figures.outcome_tables import (
     photos_of_source,
     save,
 )
+from orchestrator.fitting.figures.photo_answers import PhotoAnswers, answers_to_photos
 from orchestrator.fitting.fit_record import Figures, FitRecord, Search
 from orchestrator.fitting.photo_folder import TABLE, Found
 from orchestrator.fitting.rehearsing import FILE
-from orchestrator.fitting.screen import last_screen
-from orchestrator.fitting.trying.answer_table import AnswerTable
+from orchestrator.fitting.trying.answer_table import AnswerTable, logits_out_of_fold
 from orchestrator.fitting.trying.choosing import Choice
-from orchestrator.report.fit_page import ClassRow, write_fit_page
 from trainables.inference.card import describe_model, read_card
 from trainables.inference.expected_prior import expected_prior
 from trainables.settings import flatten
 
 if TYPE_CHECKING:
     from orchestrator.fitting.fit_options import FitOptions
+    from trainables.closed_form.statistics import Samples
+    from trainables.data.shots.photo_set import Photo
     from trainables.data.views import Views
     from trainables.experiment import Experiment
     from trainables.inference.model import Predictions
     from trainables.rehearsal.outcome import Rehearsal
 
-EXPORTED, REPORT = "served", "report.html"
+EXPORTED = "served"
 
 
 class Tried(NamedTuple):
@@ -63,6 +65,7 @@ class Fitted(NamedTuple):
     rehearsal: Rehearsal
     outcome: RecipeResult
     base: RecipeResult
+    data: Samples
     backbone: str
     key: str
 
@@ -83,7 +86,8 @@ def serve_fitted(fitted: Fitted, options: FitOptions, folder: Path, *, began: fl
     """
     exported = _export(fitted, options.storage, folder)
     answers = _answers(fitted, base=False)
-    _tables(fitted, answers, folder, exported)
+    photos = photos_of_source(fitted.recipe.data, folder / TABLE, fitted.found.images.photos)
+    _tables(fitted, answers, photos, exported)
     card = read_card(exported)
     record = FitRecord(
         model=options.model_name,
@@ -111,8 +115,7 @@ def serve_fitted(fitted: Fitted, options: FitOptions, folder: Path, *, began: fl
         fitted.recipe.data,
     )
     record.seconds = time.monotonic() - began
-    record.report = _shown(folder / REPORT)
-    _write_page(record, folder / REPORT)
+    record = write_findings(record, _seen(fitted, photos), fitted.found.images, folder)
     record.save(folder)
     return record
 
@@ -169,10 +172,9 @@ def _figures(fitted: Fitted, answers: Answers) -> Figures:
     return figures(judged(answers.test, test.labels, test.groups), inside, known)
 
 
-def _tables(fitted: Fitted, answers: Answers, folder: Path, exported: Path) -> None:
+def _tables(fitted: Fitted, answers: Answers, photos: Sequence[Photo], exported: Path) -> None:
     """Write what the model, and the base, say of each image beside the exported model."""
     recipe, views = fitted.recipe, fitted.views
-    photos = photos_of_source(recipe.data, folder / TABLE, fitted.found.images.photos)
     for base, found in ((False, answers), (True, _answers(fitted, base=True))):
         table = outcomes_of(
             photos,
@@ -188,32 +190,16 @@ def _tables(fitted: Fitted, answers: Answers, folder: Path, exported: Path) -> N
         save(table, exported, base=base)
 
 
-def _write_page(record: FitRecord, target: Path) -> None:
-    """Write the page, which opens with the last screen."""
-    found = {count.name: count for count in record.photos.classes}
-    promotion = record.promotion
-    version = f" version {promotion.version}" if promotion and promotion.version else ""
-    write_fit_page(
-        target,
-        title=f"{record.model}{version}",
-        folder=record.photos.folder,
-        backbone=record.backbone,
-        started=record.started,
-        screen=last_screen(record, None)[1:],
-        classes=[
-            ClassRow(
-                name,
-                found[name].train,
-                found[name].test,
-                rate,
-                name in record.figures.out_of_fold_classes,
-            )
-            for name, rate in record.figures.by_class.items()
-        ],
-        gates=promotion.gates if promotion else [],
-        left_out=record.photos.left_out,
-        recipe=record.recipe,
-    )
+def _seen(fitted: Fitted, photos: Sequence[Photo]) -> PhotoAnswers:
+    """Return what the model says of each photo, as the page shows it."""
+    found = fitted.outcome.artifacts
+    logits = found["out_of_fold"].logits
+    if not len(logits):  # validation images calibrate
+        logits = logits_out_of_fold(
+            fitted.recipe.rebalance.method, fitted.base.artifacts["classifier"], fitted.data
+        )
+    files = [photo.file for photo in photos]
+    return answers_to_photos(found, fitted.views, files, fitted.names, logits)
 
 
 def gate_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -231,9 +217,3 @@ def gate_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
         if k.startswith(first)
     }
     return {**found, **own}
-
-
-def _shown(path: Path) -> str:
-    """Return a path from the working folder, where it is below it."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 from orchestrator.locking.sweep_lock import write_file
 from orchestrator.records import GateRecord, Interval
+from orchestrator.report.photo_sections import Section
 from trainables.data.source_names import with_last_names
 from trainables.errors import readable
 from trainables.text.yaml_text import format_yaml
 
+SHOWN_CLASSES = 30  # rows of a table that are shown before it is opened
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -25,14 +27,21 @@ class ClassRow(NamedTuple):
     out_of_fold: bool = False
 
 
+class Heading(NamedTuple):
+    """Name and version of a model, folder of its photos, backbone, and when it began (ISO 8601)."""
+
+    title: str
+    folder: str
+    backbone: str
+    started: str
+
+
 def write_fit_page(
     target: Path,
+    heading: Heading,
     *,
-    title: str,
-    folder: str,
-    backbone: str,
-    started: str,
     screen: Sequence[str],
+    sections: Sequence[Section],
     classes: Sequence[ClassRow],
     gates: Sequence[GateRecord],
     left_out: Mapping[str, Sequence[str]],
@@ -42,11 +51,9 @@ def write_fit_page(
 
     Args:
         target: The file.
-        title: Name and version of the model.
-        folder: Name of the photos' folder.
-        backbone: Name of the backbone.
-        started: When it began, ISO 8601.
+        heading: What the page is about.
         screen: Lines of the last screen.
+        sections: Sections about the photos.
         classes: The classes, in any order.
         gates: Decisions of the gates.
         left_out: Reason to names of files.
@@ -62,12 +69,11 @@ def write_fit_page(
         lstrip_blocks=True,
     )
     page = environment.get_template("fit.html.j2").render(
-        title=title,
-        folder=folder,
-        backbone=backbone,
-        started=started,
+        **heading._asdict(),
         screen=[readable(line) for line in screen],
+        sections=sections,
         classes=sorted(classes, key=lambda row: (row.rate.mean, row.name)),
+        few_shown=SHOWN_CLASSES,
         gates=gates,
         left_out=left_out,
         recipe=format_yaml(with_last_names(dict(recipe))),

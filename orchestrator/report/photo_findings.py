@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,11 +186,15 @@ def suspect_labels(answers: Answers) -> list[Suspect]:
     ]
 
 
-def suspects_csv(suspects: dict[str, Sequence[Suspect]]) -> str:
+def suspects_csv(
+    suspects: Mapping[str, Sequence[Suspect]], corrected: Mapping[str, str] | None = None
+) -> str:
     """Return suspects as a table: correct its column ``label`` and give it to ``--labels``.
 
     Args:
         suspects: Part (``train``, ``test``) to its suspects.
+        corrected: File to label of what was corrected before. It stays in the table, without a
+            suggestion, so that the newest table alone holds all corrections.
 
     Example:
         >>> print(suspects_csv({"train": [Suspect("a.jpg", "lynx", "ocelot", 0.1, 0.9)]}), end="")
@@ -204,19 +208,32 @@ def suspects_csv(suspects: dict[str, Sequence[Suspect]]) -> str:
         for s in found:
             values = (s.label, s.suggested, round(s.label_probability, 4))
             table.writerow([s.file, *values, round(s.suggested_probability, 4), part])
+    listed = {s.file for found in suspects.values() for s in found}
+    for file, label in sorted((corrected or {}).items()):
+        if file not in listed:
+            table.writerow([file, label, "", "", "", ""])
     return text.getvalue()
 
 
-def nearest_images(features: Array, train_features: Array, count: int = 3) -> Array:
+def nearest_images(
+    features: Array,
+    train_features: Array,
+    count: int = 3,
+    groups: Array | None = None,
+    train_groups: Array | None = None,
+) -> Array:
     """Return the training images of largest cosine similarity to each image, nearest first.
 
     Args:
-        features: ``[N, D]`` of the asked images, which must not be among the training images.
+        features: ``[N, D]`` of the asked images.
         train_features: ``[M, D]``.
         count: How many; fewer if M is smaller.
+        groups: Group of each asked image ``[N]``: training images of it are not near, but the image
+            itself, or a copy. Without groups no asked image may be a training image.
+        train_groups: Group of each training image ``[M]``.
 
     Returns:
-        Positions ``[N, count]`` among the training images.
+        Positions ``[N, count]`` among the training images; -1 where there are no more.
 
     Example:
         >>> train = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -226,8 +243,12 @@ def nearest_images(features: Array, train_features: Array, count: int = 3) -> Ar
     train = _unit(train_features)
     found = [np.zeros((0, min(count, len(train))), dtype=np.int64)]
     for start in range(0, len(features), BLOCK_ROWS):
-        similar = _unit(features[start : start + BLOCK_ROWS]) @ train.T
-        found.append(np.argsort(-similar, axis=1, kind="stable")[:, :count])
+        rows = slice(start, start + BLOCK_ROWS)
+        similar = _unit(features[rows]) @ train.T
+        if groups is not None:
+            similar[groups[rows, None] == train_groups] = -np.inf
+        near = np.argsort(-similar, axis=1, kind="stable")[:, :count]
+        found.append(np.where(np.isfinite(np.take_along_axis(similar, near, axis=1)), near, -1))
     return np.concatenate(found)
 
 

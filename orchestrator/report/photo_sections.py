@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,35 +39,49 @@ class Neighbors(NamedTuple):
     """Where training images that look alike are sought.
 
     ``features [N, D]`` are of the answered images, ``train_features [M, D]`` of training images,
-    with their files and the names of their classes.
+    with their files and the names of their classes. Images of one group, ``groups [N]`` and
+    ``train_groups [M]``, are not sought beside each other.
     """
 
     features: Array
     train_features: Array
     train_files: Sequence[str]
     train_classes: Sequence[str]
+    groups: Array | None = None
+    train_groups: Array | None = None
 
 
-def answer_sections(answers: Answers, neighbors: Neighbors | None = None) -> list[Section]:
-    """Return confusions, weakest classes and surest mistakes of test images.
+def answer_sections(
+    answers: Answers, neighbors: Neighbors | None = None, what: str = "test images"
+) -> list[Section]:
+    """Return confusions, weakest classes and surest mistakes of images.
 
     Args:
         answers: Answers to images that the model was not fitted to.
         neighbors: If given, each mistake stands beside the training images that are nearest.
+        what: What the images are, in words.
     """
     mistakes = surest_mistakes(answers)[:MOST_MISTAKES]
     pairs = confusions(answers)
     classes = weakest_classes(answers)
     near = [] if neighbors is None else _nearest(answers, mistakes, neighbors)
     parts: list[tuple[str, str, dict[str, Any]]] = [
-        ("Confusions", "confusions", {"pairs": pairs[:MOST_PAIRS], "all": len(pairs)}),
-        ("Weakest classes", "classes", {"rows": classes[:MOST_CLASSES], "all": len(classes)}),
-        ("Surest mistakes", "mistakes", {"mistakes": mistakes, "near": near}),
+        (
+            "Confusions",
+            "confusions",
+            {"pairs": pairs[:MOST_PAIRS], "all": len(pairs), "what": what},
+        ),
+        (
+            "Weakest classes",
+            "classes",
+            {"rows": classes[:MOST_CLASSES], "all": len(classes), "what": what},
+        ),
+        ("Surest mistakes", "mistakes", {"mistakes": mistakes, "near": near, "what": what}),
     ]
     return [Section(title, _render(name, **values)) for title, name, values in parts]
 
 
-def suspect_section(suspects: dict[str, Sequence[Suspect]], csv_file: str) -> Section:
+def suspect_section(suspects: Mapping[str, Sequence[Suspect]], csv_file: str) -> Section:
     """Return the section of labels that may be wrong, by part.
 
     Args:
@@ -114,9 +128,16 @@ def _nearest(
     """Return file and class of the nearest training images of each mistake."""
     places = {file: place for place, file in enumerate(answers.files)}
     rows = [places[mistake.file] for mistake in mistakes]
-    found = nearest_images(neighbors.features[rows], neighbors.train_features, NEAREST)
+    groups = None if neighbors.groups is None else neighbors.groups[rows]
+    found = nearest_images(
+        neighbors.features[rows], neighbors.train_features, NEAREST, groups, neighbors.train_groups
+    )
     return [
-        [(neighbors.train_files[place], neighbors.train_classes[place]) for place in near]
+        [
+            (neighbors.train_files[place], neighbors.train_classes[place])
+            for place in near
+            if place >= 0
+        ]
         for near in found.tolist()
     ]
 

@@ -1,5 +1,6 @@
 """`orchestrator fit PHOTOS`: interrupted, gone on with, asked again, and the champion answers."""
 
+import csv
 import json
 import os
 import re
@@ -51,6 +52,12 @@ def fit(desk: Path, *more: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def all_files(desk: Path) -> set[str]:
+    """Return the photos as they are named below their folder."""
+    photos = desk / "my photos"
+    return {str(file.relative_to(photos)) for file in photos.rglob("*.png")}
+
+
 def test_from_photos_to_an_answer(
     desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +102,14 @@ def test_from_photos_to_an_answer(
     assert features == list((desk / "elsewhere" / "runs" / "features").rglob("[0-9a-f]*"))
     assert f"{photos['images']} images" in out
     assert re.search(rf"{photos['train']} train, {photos['test']} test", out)
+
+    page = (desk / "elsewhere" / "runs/models/my photos/report.html").read_text(encoding="utf-8")
+    assert "<h2>Confusions</h2>" in page
+    assert "data:image/jpeg;base64," in page
+    assert sum(record["suspects"].values()) > 0  # the one 'three' is taken for another, if no more
+    assert f"--labels '{record['suspects_file']}'" in out
+    with open(desk / "elsewhere" / record["suspects_file"], encoding="utf-8") as file:
+        assert {row["path"] for row in csv.DictReader(file)} <= all_files(desk)
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     call = in_this_process(capsys, monkeypatch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +105,32 @@ def _answered(
     data: Samples,
     count: Callable[[int], None],
 ) -> AnswerTable:
+    predicted = torch.full((len(variants), len(data.labels)), NO_ANSWER, dtype=torch.int16)
+    surprise = torch.full((len(variants),), torch.inf, dtype=torch.float64)
+    for number, (place, logits) in enumerate(_logits(variants, classifier, data), 1):
+        predicted[place] = logits.argmax(1).to(torch.int16).cpu()
+        entropy = torch.nn.functional.cross_entropy(logits.double(), data.labels)
+        surprise[place] = float(entropy)
+        count(number)
+    return AnswerTable(predicted, surprise)
+
+
+def logits_out_of_fold(method: Rebalancer, classifier: Classifier, data: Samples) -> Tensor:
+    """Return the logits of a variant ``[N, C]`` whose answers are in the table.
+
+    Args:
+        method: The variant.
+        classifier: Tells classes and counts.
+        data: Features, labels and groups of the training images.
+    """
+    ((_, logits),) = _logits([method], classifier, data)
+    return logits
+
+
+def _logits(
+    variants: Sequence[Rebalancer], classifier: Classifier, data: Samples
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield logits out of fold of each variant, with its index."""
     available = {
         "classifier": classifier,
         "class_counts": classifier.class_counts,
@@ -112,12 +138,4 @@ def _answered(
         "labels": data.labels,
         "groups": data.groups,
     }
-    predicted = torch.full((len(variants), len(data.labels)), NO_ANSWER, dtype=torch.int16)
-    surprise = torch.full((len(variants),), torch.inf, dtype=torch.float64)
-    answers = answer_out_of_fold(variants, available, data, seed=SEED)
-    for number, (place, logits) in enumerate(answers, 1):
-        predicted[place] = logits.argmax(1).to(torch.int16).cpu()
-        entropy = torch.nn.functional.cross_entropy(logits.double(), data.labels)
-        surprise[place] = float(entropy)
-        count(number)
-    return AnswerTable(predicted, surprise)
+    return answer_out_of_fold(variants, available, data, seed=SEED)

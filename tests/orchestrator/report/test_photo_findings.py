@@ -151,3 +151,20 @@ def test_nearest_images_are_those_of_a_brute_force_search(monkeypatch: pytest.Mo
         assert places.tolist() == sorted(range(40), key=lambda place: -cosines[place])[:3]
     assert nearest_images(asked[:1], train[:2], count=3).shape == (1, 2)
     assert nearest_images(asked[:0], train, count=3).shape == (0, 3)
+
+
+def test_images_of_the_own_group_are_not_near() -> None:
+    train = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    groups = np.array([4, 4, 5])
+    found = nearest_images(train, train, 2, groups, groups)
+    assert found.tolist() == [[2, -1], [2, -1], [1, 0]]
+
+
+def test_what_was_corrected_stays_in_the_table() -> None:
+    odd = Suspect("b.jpg", "lynx", "ocelot", 0.1, 0.9)
+    text = suspects_csv({"train": [odd]}, {"c.jpg": "tabby", "b.jpg": "lynx", "a.jpg": "lynx"})
+    assert text.splitlines()[1:] == [
+        "b.jpg,lynx,ocelot,0.1,0.9,train",
+        "a.jpg,lynx,,,,",
+        "c.jpg,tabby,,,,",
+    ]

@@ -57,7 +57,7 @@ def look_at_photos(
     paths = [row.path for row in found.rows]
     report = None if progress is None else lambda done, total: progress("look", done, total)
     contents = remembered.look(paths, verify=verify, progress=report)
-    found = _corrected(found, folder, groups, labels)
+    found, corrected = _corrected(found, folder, groups, labels)
     candidates, unreadable = sort_unreadable(found, contents)
     if not candidates:
         raise ConfigError(f"{folder} holds no image that can be read; put some into class folders")
@@ -67,11 +67,14 @@ def look_at_photos(
         book.append((p.bytes_digest, p.pixel_digest, p.group, p.part) for p in photos)
     remembered.keep(paths, book.by_bytes)
     left_out = {**found.left_out, **unreadable, **left_out}
-    return _photo_set(folder, found, photos, left_out, contents)
+    images = _photo_set(folder, found, photos, left_out, contents)
+    return images._replace(corrected={Path(path): label for path, label in corrected.items()})
 
 
-def _corrected(found: Found, folder: Path, groups: str | Path | None, labels: Path | None) -> Found:
-    """Return the files with the user's own groups and corrected labels."""
+def _corrected(
+    found: Found, folder: Path, groups: str | Path | None, labels: Path | None
+) -> tuple[Found, dict[str, str]]:
+    """Return the files with the user's own groups and corrected labels, and these labels."""
     paths, names = [row.path for row in found.rows], [row.label for row in found.rows]
     label_of = corrected_labels(labels, folder, paths, names) if labels else {}
     group_of = own_groups(groups, folder, paths) if groups else {}
@@ -81,7 +84,7 @@ def _corrected(found: Found, folder: Path, groups: str | Path | None, labels: Pa
         )
         for row in found.rows
     ]
-    return found._replace(rows=rows)
+    return found._replace(rows=rows), label_of
 
 
 def _photo_set(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from trainables.data.shots.ledger import Part
@@ -49,6 +51,7 @@ class PhotoSet(NamedTuple):
         remarks: One sentence each about what may mislead a model, or its judge.
         catch_all: Classes that hold whatever is left, such as ``other``.
         small: Classes without test images; their figures are out-of-fold.
+        corrected: File to label of what a table of labels names.
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class PhotoSet(NamedTuple):
     remarks: list[str]
     catch_all: frozenset[str]
     small: frozenset[str]
+    corrected: Mapping[Path, str] = MappingProxyType({})
 
 
 def write_table(photos: PhotoSet, path: Path) -> None:

@@ -1,0 +1,104 @@
+"""The page of a fit, with pictures, and beside it the table of labels that may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.fitting.screen import last_screen
+from orchestrator.locking.sweep_lock import write_file
+from orchestrator.report.fit_page import ClassRow, Heading, write_fit_page
+from orchestrator.report.photo_findings import Suspect, suspects_csv
+from orchestrator.report.photo_sections import answer_sections, suspect_section, suspects_of
+
+if TYPE_CHECKING:
+    from orchestrator.fitting.figures.photo_answers import PhotoAnswers
+    from orchestrator.fitting.fit_record import FitRecord
+    from trainables.data.shots.photo_set import PhotoSet
+
+REPORT = "report.html"
+
+
+def write_findings(
+    record: FitRecord, seen: PhotoAnswers, images: PhotoSet, folder: Path
+) -> FitRecord:
+    """Write the page, which opens with the last screen, and the table of suspect labels.
+
+    Each version has a table of its own: the one that was corrected must not be written over. It
+    holds what was corrected before too. Without suspects there is none.
+
+    Args:
+        record: The fit.
+        seen: What the model answers.
+        images: The photos.
+        folder: Folder of the model.
+
+    Returns:
+        The record with what the page shows: where it is, suspects and where their table is.
+    """
+    suspects = suspects_of(seen.train.answers, seen.test.answers)
+    number = record.promotion.version if record.promotion else None
+    table = folder / f"suspects_{number or 'refused'}.csv"
+    found = {part: len(labels) for part, labels in suspects.items()}
+    if any(found.values()):
+        write_file(table, _table(suspects, images).encode())
+    record = record.model_copy(
+        update={
+            "report": shown(folder / REPORT),
+            "suspects": found,
+            "suspects_file": shown(table) if any(found.values()) else "",
+        }
+    )
+    answers, neighbors, what = seen.shown()
+    sections = [
+        *answer_sections(answers, neighbors, what),
+        suspect_section(suspects, table.name),
+    ]
+    counts = {count.name: count for count in record.photos.classes}
+    write_fit_page(
+        folder / REPORT,
+        Heading(
+            f"{record.model} version {number}" if number else record.model,
+            record.photos.folder,
+            record.backbone,
+            record.started,
+        ),
+        screen=last_screen(record, None)[1:],
+        sections=sections,
+        classes=[
+            ClassRow(
+                name,
+                counts[name].train,
+                counts[name].test,
+                rate,
+                name in record.figures.out_of_fold_classes,
+            )
+            for name, rate in record.figures.by_class.items()
+        ],
+        gates=record.promotion.gates if record.promotion else [],
+        left_out=record.photos.left_out,
+        recipe=record.recipe,
+    )
+    return record
+
+
+def _table(suspects: Mapping[str, Sequence[Suspect]], images: PhotoSet) -> str:
+    """Return the table, whose paths are below the folder of photos where they can be."""
+
+    def below(file: str | Path) -> str:
+        path = Path(file)
+        here = path.is_relative_to(images.folder)
+        return str(path.relative_to(images.folder)) if here else str(path)
+
+    rows = {
+        part: [suspect._replace(file=below(suspect.file)) for suspect in found]
+        for part, found in suspects.items()
+    }
+    return suspects_csv(rows, {below(file): label for file, label in images.corrected.items()})
+
+
+def shown(path: Path) -> str:
+    """Return a path from the working folder, where it is below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
