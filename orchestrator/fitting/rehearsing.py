@@ -11,7 +11,7 @@ from torch import Tensor
 from trainables.inference.out_of_fold import Tail
 from trainables.methods.scores import Score
 from trainables.rehearsal.outcome import Rehearsal
-from trainables.rehearsal.rehearse import rehearse
+from trainables.rehearsal.rehearse import rehearse_each
 from trainables.rehearsal.rules import LEVELS, Rules
 
 if TYPE_CHECKING:
@@ -66,17 +66,10 @@ def rehearse_scores(
         never_new=never_new,
         met=met,
     )
-    best: Rehearsed | None = None
-    for number, name in enumerate(SCORES):
-
-        def count(done: int, total: int, before: int = number) -> None:
-            progress(before * total + done, len(SCORES) * total)
-
-        tail = Tail(method, calibrator, Score.parse(name))
-        found = rehearse(tail, data, names, rules, progress=count, stored=folder / TURNS)
-        if not found.turns:
-            return Rehearsed(SCORES[0], found)
-        if best is None or found.auroc().mean > best.rehearsal.auroc().mean:
-            best = Rehearsed(name, found)
-    assert best is not None
-    return best
+    tails = [Tail(method, calibrator, Score.parse(name)) for name in SCORES]
+    found = rehearse_each(tails, data, names, rules, progress=progress, stored=folder / TURNS)
+    if not any(each.turns for each in found):
+        return Rehearsed(SCORES[0], found[0])
+    told = [(each.auroc().mean, -place) for place, each in enumerate(found) if each.turns]
+    best = -max(told)[1]
+    return Rehearsed(SCORES[best], found[best])

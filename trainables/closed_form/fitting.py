@@ -80,6 +80,32 @@ class FromSums(ClosedForm):
     gather: ClassVar[Callable[..., Statistics]]
     fit_sums: ClassVar[Callable[..., Fit]]
 
+    def of_all(self, data: Samples, kept: Statistics) -> Any:
+        """Return what `fit_without` shares among classes that leave; by default nothing."""
+        return None
+
+    def fit_without(
+        self,
+        of_all: Any,
+        kept: Statistics,
+        *,
+        leaving: Tensor,
+        staying: Tensor,
+        classifier: Classifier,
+        data: Samples,
+    ) -> Fit:
+        """Return the fit to what stays when all samples of some classes leave.
+
+        Args:
+            of_all: What `of_all` returned for all samples.
+            kept: Sums over what stays.
+            leaving: Rows of the samples that leave, among all ``[K]``.
+            staying: Rows of the others ``[N]``.
+            classifier: The classifier before, for the classes that stay.
+            data: The samples that stay.
+        """
+        return self.fit_sums(kept, classifier=classifier, data=data)
+
     def prepared(self, data: Samples) -> Samples:
         """Return samples with the projection that the sums are over; by default as they are."""
         return data

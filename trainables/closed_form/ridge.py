@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from trainables.closed_form.groups import groups_of_one_size
-from trainables.closed_form.statistics import BLOCK, Samples, Statistics
+from trainables.closed_form.statistics import MOST_KEPT, Samples, Statistics
 from trainables.functional.class_weights import effective_number, filled_counts
 
 Balance = Literal["none", "inverse_frequency", "effective_number", "logit_adjusted"]
 BALANCES = get_args(Balance)
+BLOCK = 2**21  # float64 numbers in a block of work: 16 MB, so that a cache holds what is read again
+SMALLEST_PIVOT = 1e-5  # of the factor of what is left; its square is what is left of a direction
 
 
 def class_weights(counts: Tensor, balance: Balance, *, beta: float) -> Tensor:
@@ -45,6 +47,8 @@ class Spectrum(NamedTuple):
         target: Weighted mean of the targets ``[C]``.
         products: ``sum_i w_i (x_i - mean) t_i^T`` in the basis ``[M, C]``.
         constant: Inverse sum of all weights; 0 without an intercept.
+        lost: Rows ``[K, M]`` in the basis, which have left the Gram matrix since it was decomposed:
+            it is ``diag(values) - lost^T lost``. ``None``: none have.
     """
 
     values: Tensor
@@ -53,26 +57,87 @@ class Spectrum(NamedTuple):
     target: Tensor
     products: Tensor
     constant: float
+    lost: Tensor | None = None
+
+    @property
+    def unit(self) -> float:
+        """The unit of a regularizer: the mean eigenvalue, 1 if all inputs are equal."""
+        total = self.values.sum()
+        if self.lost is not None:
+            total = total - self.lost.square().sum()
+        return max(float(total), 0.0) / len(self.values) or 1.0
 
     def coordinates(self, inputs: Tensor) -> Tensor:
         """Return centered inputs ``[n, M]`` in the basis."""
         return (inputs - self.mean) @ self.basis
 
+    def changes(self, regularizers: Sequence[float]) -> list[Tensor]:
+        """Return V ``[K, M]`` for L regularizers r; empty where nothing was lost.
+
+        By Woodbury's identity the inverse of the Gram matrix plus r is ``A + V^T V``, with ``A =
+        1 / (values + r)``, ``V = L^-1 U A``, U the lost rows and ``L L^T = I - U A U^T``.
+
+        Raises:
+            ArithmeticError: What is left is singular in float64.
+        """
+        if self.lost is None:
+            return []
+        found = []
+        for regularizer in regularizers:
+            scaled = self.lost / (self.values + regularizer)
+            identity = torch.eye(len(scaled), dtype=scaled.dtype, device=scaled.device)
+            factor, failed = torch.linalg.cholesky_ex(identity - scaled @ self.lost.T)
+            if bool(failed) or float(factor.diagonal().min()) < SMALLEST_PIVOT:
+                raise ArithmeticError("what is left of a ridge regression is singular")
+            found.append(torch.linalg.solve_triangular(factor, scaled, upper=False))
+        return found
+
     def solutions(self, regularizers: Sequence[float]) -> Tensor:
         """Return the weights ``[M, L, C]``, in the basis, of fits with L regularizers."""
         penalized = self.values[:, None] + self.values.new_tensor(regularizers)
-        return self.products[:, None] / penalized[:, :, None]
+        found = self.products[:, None] / penalized[:, :, None]
+        for level, change in enumerate(self.changes(regularizers)):
+            found[:, level] += change.T @ (change @ self.products)
+        return found
 
-    def answers(self, coordinates: Tensor, regularizers: Sequence[float]) -> Tensor:
-        """Return the answers ``[L, n, C]`` of the ridge regressions with L regularizers."""
+    def answers(self, coordinates: Tensor, solutions: Tensor) -> Tensor:
+        """Return the answers ``[L, n, C]`` of ridge regressions of some `solutions`."""
+        levels = solutions.shape[1]
         at_once = max(1, BLOCK // self.products.numel())
         found = []
-        for start in range(0, len(regularizers), at_once):
-            some = regularizers[start : start + at_once]
+        for start in range(0, levels, at_once):
+            some = solutions[:, start : start + at_once]
             # one product for many regularizers: with few classes, reading the coordinates is most
-            answers = coordinates @ self.solutions(some).flatten(1)
-            found.append(answers.unflatten(1, (len(some), -1)).transpose(0, 1))
+            answers = coordinates @ some.flatten(1)
+            found.append(answers.unflatten(1, (some.shape[1], -1)).transpose(0, 1))
         return self.target + torch.cat(found)
+
+    def kernels(
+        self, coordinates: Tensor, regularizers: Sequence[float], changes: Sequence[Tensor]
+    ) -> Tensor:
+        """Return ``1 / sum_i w_i + x^T (G + r)^-1 x'`` ``[L, n, g, g]`` in groups of g samples.
+
+        Args:
+            coordinates: ``[n, g, M]``.
+            regularizers: L numbers r.
+            changes: Of these regularizers.
+        """
+        if coordinates.shape[1] == 1:
+            rows = coordinates[:, 0]
+            inverse = 1 / (self.values[:, None] + self.values.new_tensor(regularizers))
+            lengths = rows.square() @ inverse
+            for level, change in enumerate(changes):
+                lengths[:, level] += (change @ rows.T).square().sum(dim=0)
+            return lengths.T[:, :, None, None] + self.constant
+        found = []
+        for level, regularizer in enumerate(regularizers):
+            scaled = coordinates / (self.values + regularizer).sqrt()
+            kernel = scaled @ scaled.transpose(1, 2)
+            if changes:
+                along = coordinates @ changes[level].T
+                kernel += along @ along.transpose(1, 2)
+            found.append(kernel)
+        return torch.stack(found) + self.constant
 
 
 def spectrum(statistics: Statistics, *, intercept: bool = True) -> Spectrum:
@@ -136,8 +201,20 @@ class LeftOut(NamedTuple):
     answers: Tensor
 
 
+def kept_coordinates(parts: Spectrum, data: Samples) -> Tensor | None:
+    """Return the coordinates of all samples ``[N, M]``; ``None`` if they are too many to keep."""
+    if len(data.labels) * len(parts.values) > MOST_KEPT:
+        return None
+    return parts.coordinates(data.inputs(slice(None)))
+
+
 def leave_out(
-    parts: Spectrum, data: Samples, sample_weights: Tensor, regularizers: Sequence[float]
+    parts: Spectrum,
+    data: Samples,
+    sample_weights: Tensor,
+    regularizers: Sequence[float],
+    *,
+    coordinates: Tensor | None = None,
 ) -> Iterator[LeftOut]:
     """Yield, block by block, the answers to each sample by the fit without its group.
 
@@ -150,30 +227,23 @@ def leave_out(
         data: All samples.
         sample_weights: Weight of each sample in the fit ``[N]``: its own times that of its class.
         regularizers: L numbers > 0.
+        coordinates: Of all samples ``[N, M]``; ``None``: they are computed block by block.
     """
+    solutions, changes = parts.solutions(regularizers), parts.changes(regularizers)
     classes, levels = len(parts.target), len(regularizers)
     for members in groups_of_one_size(data.groups):
         size = members.shape[1]
         numbers = size * (data.width + levels * (2 * classes + size))
         for rows in members.split(max(1, BLOCK // numbers)):
-            inputs = parts.coordinates(data.inputs(rows.flatten()))
+            if coordinates is None:
+                inputs = parts.coordinates(data.inputs(rows.flatten()))
+            else:
+                inputs = coordinates[rows.flatten()]
             targets = torch.nn.functional.one_hot(data.labels[rows], classes).double()
             inside = sample_weights[rows]
-            residuals = targets - parts.answers(inputs, regularizers).unflatten(1, rows.shape)
-            kernels = _kernels(parts, inputs.unflatten(0, rows.shape), regularizers)
+            residuals = targets - parts.answers(inputs, solutions).unflatten(1, rows.shape)
+            kernels = parts.kernels(inputs.unflatten(0, rows.shape), regularizers, changes)
             identity = torch.eye(size, dtype=kernels.dtype, device=kernels.device)
             left = identity - kernels * inside[:, None, :]
             without = residuals / left if size == 1 else torch.linalg.solve(left, residuals)
             yield LeftOut(rows.flatten(), (targets - without).flatten(1, 2))
-
-
-def _kernels(parts: Spectrum, coordinates: Tensor, regularizers: Sequence[float]) -> Tensor:
-    """Return K ``[L, n, g, g]`` of groups of g samples, given their coordinates ``[n, g, M]``."""
-    if coordinates.shape[1] == 1:
-        inverse = 1 / (parts.values[:, None] + parts.values.new_tensor(regularizers))
-        return (coordinates[:, 0].square() @ inverse).T[:, :, None, None] + parts.constant
-    kernels = []
-    for regularizer in regularizers:
-        scaled = coordinates / (parts.values + regularizer).sqrt()
-        kernels.append(scaled @ scaled.transpose(1, 2))
-    return torch.stack(kernels) + parts.constant

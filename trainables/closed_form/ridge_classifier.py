@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple
 
@@ -17,13 +18,14 @@ from trainables.closed_form.ridge import (
     Balance,
     Spectrum,
     class_weights,
+    kept_coordinates,
     leave_out,
     solve,
     solve_each,
     spectrum,
 )
 from trainables.closed_form.scale import NEVER, fit_scale
-from trainables.closed_form.statistics import MOST_KEPT, Samples, Statistics, no_samples
+from trainables.closed_form.statistics import BLOCK, MOST_KEPT, Samples, Statistics, no_samples
 from trainables.functional.class_weights import class_prior, filled_counts
 from trainables.methods.heads import Head
 from trainables.methods.method import Choice, Range
@@ -144,7 +146,12 @@ def fit_ridge(settings: RidgeSettings, kept: Statistics, data: Samples) -> Ridge
 
 
 def fit_spectrum(
-    parts: Spectrum, kept: Statistics, data: Samples, regularizers: Sequence[float | None]
+    parts: Spectrum,
+    kept: Statistics,
+    data: Samples,
+    regularizers: Sequence[float | None],
+    *,
+    coordinates: Tensor | None = None,
 ) -> Iterator[RidgeFit]:
     """Yield the fit of each regularizer as `fit_ridge` does, to statistics decomposed already.
 
@@ -153,20 +160,28 @@ def fit_spectrum(
         kept: Statistics of ``data``.
         data: All samples, of positive total weight.
         regularizers: In units of the mean eigenvalue; ``None`` chooses one.
+        coordinates: Of the samples ``[N, M]`` in the basis of ``parts``, if they are there.
     """
+    if coordinates is None:
+        coordinates = kept_coordinates(parts, data)
     weights = data.weights * kept.class_weights[data.labels]
     judges = judging(data, len(kept.counts))
-    chosen = list(regularizers)
+    chosen, known = list(regularizers), dict[float, Tensor | None]()
     if None in chosen:
-        best = choose_regularizer(parts, data, weights, judges)
-        chosen = [best if level is None else level for level in chosen]
+        best = choose_regularizer(parts, data, weights, judges, coordinates=coordinates)
+        chosen = [best.multiple if level is None else level for level in chosen]
+        known = {best.multiple: best.answers}
     judged = len(data.labels[judges].unique())
     at_once = max(1, MOST_KEPT // max(len(data.labels) * len(kept.counts), 1))
     for start in range(0, len(chosen), at_once):
         levels = [level for level in chosen[start : start + at_once] if level is not None]
-        penalties = [level * unit(parts) for level in levels]
+        penalties = [level * parts.unit for level in levels]
         solved = solve_each(parts, penalties)
-        left_out = left_out_answers(parts, data, weights, penalties)
+        told = known.get(levels[0]) if len(levels) == 1 else None
+        if told is not None:
+            left_out = told[None]
+        else:
+            left_out = left_out_answers(parts, data, weights, penalties, coordinates=coordinates)
         for level, weight, intercept, answers in zip(levels, *solved, left_out, strict=True):
             if judged:
                 scale = fit_scale(answers, data.labels, weights * judges)
@@ -180,22 +195,39 @@ def _own_answers(weight: Tensor, intercept: Tensor, data: Samples) -> Tensor:
     return torch.cat([data.inputs(block) @ weight.T + intercept for block in data.blocks()])
 
 
-def unit(parts: Spectrum) -> float:
-    """Return the unit of a regularizer: the mean eigenvalue, 1 if all inputs are equal."""
-    return float(parts.values.mean()) or 1.0
+class Chosen(NamedTuple):
+    """A regularizer in units of the mean eigenvalue, and the left-out answers ``[N, C]``, or none.
+
+    They are none where nothing was compared, or the answers of all regularizers are too many.
+    """
+
+    multiple: float
+    answers: Tensor | None
 
 
-def choose_regularizer(parts: Spectrum, data: Samples, weights: Tensor, judges: Tensor) -> float:
+def choose_regularizer(
+    parts: Spectrum,
+    data: Samples,
+    weights: Tensor,
+    judges: Tensor,
+    *,
+    coordinates: Tensor | None = None,
+) -> Chosen:
     """Return the regularizer of the grid with the smallest squared error, averaged by class."""
     if not bool(judges.any()):
-        return UNJUDGED
+        return Chosen(UNJUDGED, None)
     share = judges / torch.bincount(data.labels[judges])[data.labels * judges].double()
-    penalties = [multiple * unit(parts) for multiple in GRID]
+    penalties = [multiple * parts.unit for multiple in GRID]
     errors = torch.zeros(len(GRID), dtype=torch.float64, device=weights.device)
-    for rows, answers in leave_out(parts, data, weights, penalties):
+    shape = len(GRID), len(weights), len(parts.target)
+    every = weights.new_empty(shape) if math.prod(shape) <= BLOCK else None
+    for rows, answers in leave_out(parts, data, weights, penalties, coordinates=coordinates):
         targets = torch.nn.functional.one_hot(data.labels[rows], answers.shape[2])
         errors += (answers - targets).square().sum(dim=2) @ share[rows]
-    return GRID[int(errors.argmin())]
+        if every is not None:
+            every[:, rows] = answers
+    place = int(errors.argmin())
+    return Chosen(GRID[place], None if every is None else every[place])
 
 
 def regularizer_of_validation(parts: Spectrum, validation: Samples) -> float:
@@ -204,17 +236,23 @@ def regularizer_of_validation(parts: Spectrum, validation: Samples) -> float:
     The error is averaged by class, over the classes that have validation images.
     """
     share = 1.0 / torch.bincount(validation.labels).double()[validation.labels]
-    penalties = [multiple * unit(parts) for multiple in GRID]
+    penalties = [multiple * parts.unit for multiple in GRID]
     errors = torch.zeros(len(GRID), dtype=torch.float64, device=share.device)
+    solutions = parts.solutions(penalties)
     for block in validation.blocks(len(GRID) * len(parts.target)):
-        answers = parts.answers(parts.coordinates(validation.inputs(block)), penalties)
+        answers = parts.answers(parts.coordinates(validation.inputs(block)), solutions)
         targets = torch.nn.functional.one_hot(validation.labels[block], len(parts.target))
         errors += (answers - targets).square().sum(dim=2) @ share[block]
     return GRID[int(errors.argmin())]
 
 
 def left_out_answers(
-    parts: Spectrum, data: Samples, weights: Tensor, penalties: Sequence[float]
+    parts: Spectrum,
+    data: Samples,
+    weights: Tensor,
+    penalties: Sequence[float],
+    *,
+    coordinates: Tensor | None = None,
 ) -> Tensor:
     """Return the answers ``[L, N, C]`` to each sample by fits without its group; see `leave_out`.
 
@@ -224,7 +262,7 @@ def left_out_answers(
     if len(data.groups[data.weights > 0].unique()) < 2:
         own = [_own_answers(*solve(parts, penalty), data) for penalty in penalties]
         return torch.stack(own)
-    for rows, block in leave_out(parts, data, weights, penalties):
+    for rows, block in leave_out(parts, data, weights, penalties, coordinates=coordinates):
         answers[:, rows] = block
     return answers
 

@@ -2,6 +2,6 @@
 
 Modules in reading order: how it is played (`rules`), who plays new (`turns`), the head without some
 classes (`without`), thresholds and rates (`noticing`), a search of the pool (`finding`), intervals
-over classes (`intervals`), results (`outcome`), finished turns on disk (`stored_turns`), and the
-rehearsal itself (`rehearse`).
+over classes (`intervals`), results (`outcome`), one turn (`playing`), finished turns on disk
+(`stored_turns`), and the rehearsal itself (`rehearse`).
 """

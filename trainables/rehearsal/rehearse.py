@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from trainables.closed_form.statistics import Samples
 from trainables.context import derive_seed
-from trainables.features.predict import calibrated, confidence
-from trainables.inference.expected_prior import weights_of
-from trainables.inference.out_of_fold import Tail, answers_to_logits, scorer_of_tail
+from trainables.inference.out_of_fold import Tail
 from trainables.methods.heads import Head
-from trainables.methods.metrics.open_set import OpenSet
-from trainables.rehearsal.finding import Stream, found_by_size
-from trainables.rehearsal.noticing import Answers, share_of, taken_for, verdict_at
 from trainables.rehearsal.outcome import Rehearsal, Turn
+from trainables.rehearsal.playing import Played, Stage, play, search
 from trainables.rehearsal.rules import USUAL, Rules, check
-from trainables.rehearsal.stored_turns import StoredTurns
+from trainables.rehearsal.stored_turns import StoredTurns, digests_of
 from trainables.rehearsal.turns import Cast, turns, turns_with_neighbors
-from trainables.rehearsal.without import Heads, Parted, part
+from trainables.rehearsal.without import Heads
 
 LOOKED_UP = {"heads": ("linear",)}
-NO_SPREAD = 1e-6  # relative; confidences that differ by less are one value but for rounding
 
 Progress = Callable[[int, int], None]
-
-
-class _Stage(NamedTuple):
-    """What all turns of a rehearsal have in common."""
-
-    tail: Tail
-    data: Samples
-    names: list[str]
-    rules: Rules
-    heads: Heads
 
 
 def rehearse(
@@ -87,22 +71,54 @@ def rehearse(
         >>> rehearse(tail, samples(features, labels), ["cat", "dog", "fox"]).noticed(0.05).mean
         1.0
     """
+    (found,) = rehearse_each([tail], data, class_names, rules, progress=progress, stored=stored)
+    return found
+
+
+def rehearse_each(
+    tails: Sequence[Tail],
+    data: Samples,
+    class_names: Sequence[str],
+    rules: Rules = USUAL,
+    *,
+    progress: Progress | None = None,
+    stored: Path | None = None,
+) -> list[Rehearsal]:
+    """Return the rehearsal of each tail as `rehearse` does; a turn fits the head once for all.
+
+    Args:
+        tails: Tails of one rebalancer, which differ in calibrator and score.
+        data: See `rehearse`, as all that follows.
+        class_names: Of the C classes.
+        rules: How a rehearsal is played.
+        progress: Is called with the number of turns that are done, and of all.
+        stored: Folder of finished turns.
+
+    Raises:
+        ValueError: The tails have several rebalancers.
+        ConfigError: An argument that does not fit the others.
+    """
+    if any(tail.rebalancer != tails[0].rebalancer for tail in tails):
+        raise ValueError("rehearse_each: the tails must have one rebalancer")
     names, data = list(class_names), data._replace(features=data.features.float())
     rules = rules._replace(levels=tuple(sorted(rules.levels)))
-    check(tail, data, names, rules)
+    for tail in tails:
+        check(tail, data, names, rules)
     casts, beside = _casts(data, names, rules)
-    nobody = _nobody(data, casts)
-    if nobody:
-        return Rehearsal([], [], rules.levels, rules.served, rules.met, 0.0, nobody)
+    empty = Rehearsal([], [], rules.levels, rules.served, rules.met, 0.0, _nobody(data, casts))
+    if empty.cannot_tell:
+        return [empty for _ in tails]
     head = rules.head or Head.parse("linear")
-    stage = _Stage(tail, data, names, rules, Heads(tail.rebalancer, data, head))
-    played = _play_all(stage, [*casts, *beside], progress, stored)
-    alone = [turn for found in played[: len(casts)] for turn in found]
-    alone.sort(key=lambda turn: names.index(turn.class_name))
-    others = [turn for found in played[len(casts) :] for turn in found]
-    missing = _missing(stage, casts, alone)
+    stage = Stage(data, names, rules, Heads(tails[0].rebalancer, data, head))
+    played = _play_all(stage, [*casts, *beside], tails, progress, stored)
     prevalence = rules.finding.prevalence if rules.finding else 0.0
-    return Rehearsal(alone, others, rules.levels, rules.served, rules.met, prevalence, missing)
+    found = []
+    for tail, own in zip(tails, zip(*played, strict=True), strict=True):
+        alone = sorted(_turns_of(own[: len(casts)]), key=lambda turn: names.index(turn.class_name))
+        told = empty._replace(turns=alone, beside=_turns_of(own[len(casts) :]))
+        missing = _missing(names, tail, casts, alone)
+        found.append(told._replace(prevalence=prevalence, cannot_tell=missing))
+    return found
 
 
 def _casts(data: Samples, names: list[str], rules: Rules) -> tuple[list[Cast], list[Cast]]:
@@ -119,131 +135,64 @@ def _casts(data: Samples, names: list[str], rules: Rules) -> tuple[list[Cast], l
 
 
 def _play_all(
-    stage: _Stage, casts: list[Cast], progress: Progress | None, stored: Path | None
-) -> list[list[Turn]]:
-    """Return the turns of each cast: those that are stored, and others."""
-    rules = stage.rules
-    searched = [rules.finding.clusterer] if rules.finding else []
-    methods = [*stage.tail, rules.threshold, stage.heads.head, *searched]
-    kept = StoredTurns(stored, stage.data, methods, _rest(stage.names, rules))
-    played = []
+    stage: Stage,
+    casts: list[Cast],
+    tails: Sequence[Tail],
+    progress: Progress | None,
+    stored: Path | None,
+) -> list[list[list[Played]]]:
+    """Return the turns of each cast by each tail: those that are stored, and others."""
+    noticed, searched = _stores(stage, tails, stored)
+    every = []
     for number, cast in enumerate(casts):
-        found = kept.read(cast)
-        if found is None:
-            found = _play(stage, cast)
-            kept.write(cast, found)
-        played.append(found)
+        done = [store.read(cast) for store in searched]
+        open_ = [place for place, played in enumerate(done) if played is None]
+        for place, played in zip(open_, _noticed(stage, cast, tails, noticed, open_), strict=True):
+            done[place] = played
+            if stage.rules.finding is not None:
+                done[place] = found = [search(stage, each) for each in played]
+                searched[place].write(cast, found)
+        every.append([played for played in done if played is not None])
         if progress is not None:
             progress(number + 1, len(casts))
-    return played
+    return every
 
 
-def _play(stage: _Stage, cast: Cast) -> list[Turn]:
-    """Return the turns of the asked classes of a cast; none where the turn says nothing."""
-    tail, data, seed = stage.tail, stage.data, stage.rules.seed
-    parted = part(data, cast.new)
-    known = parted.known
-    if len(known.groups.unique()) < 2:
-        return []
-    generator = torch.Generator().manual_seed(derive_seed(seed, "rehearsal", *cast.new))
-    folds = int(torch.randint(2**62, (), generator=generator))
-    heard = stage.heads.without(parted, seed=folds)
-    weights = _weights(stage.rules, parted)
-    weighed = known if weights is None else known._replace(weights=weights)
-    inside = answers_to_logits(tail, weighed, heard.known, heard.counts, generator=generator)
-    scorer = scorer_of_tail(tail, weighed, heard.known, heard.counts)
-    logits = calibrated(scorer, heard.new)
-    sure = confidence(
-        scorer,
-        features=data.features[parted.new],
-        logits=logits,
-        class_counts=heard.counts,
-    )
-    if len(parted.classes) == 1 and _one_value(torch.cat([inside.confidence, sure])):
-        return []
-    labels = data.labels[parted.new]
-    seen = Answers(inside.confidence, inside.logits.argmax(1))
-    new = Answers(sure, logits.argmax(1))
-    heard_of = _Heard(parted, seen, heard.counts, weights)
-    return [
-        _turn(stage, cast, label, heard_of, Answers(*(p[labels == label] for p in new)))
-        for label in cast.asked
-    ]
+def _noticed(
+    stage: Stage, cast: Cast, tails: Sequence[Tail], stores: list[StoredTurns], places: list[int]
+) -> list[list[Played]]:
+    """Return the turns of a cast by some tails, before any pool is searched."""
+    found = {place: stores[place].read(cast) for place in places}
+    missing = [place for place, played in found.items() if played is None]
+    if missing:
+        fresh = play(stage, cast, [tails[place] for place in missing])
+        for place, played in zip(missing, fresh, strict=True):
+            stores[place].write(cast, played)
+            found[place] = played
+    return [played for played in found.values() if played is not None]
 
 
-class _Heard(NamedTuple):
-    """What a turn tells of the known images: parted, answers, images per class, weights."""
+def _stores(
+    stage: Stage, tails: Sequence[Tail], folder: Path | None
+) -> tuple[list[StoredTurns], list[StoredTurns]]:
+    """Return where turns of each tail are kept before the pool is searched, and after.
 
-    parted: Parted
-    answers: Answers
-    counts: Tensor
-    weights: Tensor | None
-
-
-def _weights(rules: Rules, parted: Parted) -> Tensor | None:
-    """Return how much each known image counts; ``None``: all alike."""
-    if rules.prior is None:
-        return None
-    return weights_of(rules.prior[parted.classes], parted.known.labels)
-
-
-def _turn(stage: _Stage, cast: Cast, label: int, known: _Heard, new: Answers) -> Turn:
-    """Return the turn of one class from answers about known images and about its own."""
-    rules, names = stage.rules, stage.names
-    verdicts = {
-        level: verdict_at(
-            rules.threshold,
-            level,
-            known.answers,
-            class_counts=known.counts,
-            weights=known.weights,
-        )
-        for level in rules.levels
-    }
-    served = verdicts[rules.served]
-    noticed = served.unknown(new)
-    both = torch.cat([known.answers.confidence.double(), new.confidence.double()])
-    is_known = torch.arange(len(both)) < len(known.answers.confidence)
-    ranking = OpenSet()(confidence=both, known=is_known)
-    return Turn(
-        class_name=names[label],
-        images=len(new.confidence),
-        noticed={level: share_of(verdict.unknown(new)) for level, verdict in verdicts.items()},
-        auroc=ranking["novelty/auroc"],
-        taken_for=taken_for(
-            new.predicted, noticed, [names[c] for c in known.parted.classes.tolist()]
-        ),
-        found=_found(stage, label, known, served.unknown(known.answers), noticed),
-        together=tuple(names[other] for other in cast.new if other != label),
-        too_few=tuple(level for level, found in verdicts.items() if found.nothing_is_unknown),
-    )
-
-
-def _found(
-    stage: _Stage, label: int, known: _Heard, alarms: Tensor, noticed: Tensor
-) -> dict[int, bool | None]:
-    """Return the numbers of images with whether they are found; empty if nobody asks."""
-    rules, data, parted = stage.rules, stage.data, known.parted
-    if rules.finding is None:
-        return {}
-    new = data.features[parted.new[data.labels[parted.new] == label]]
-    weights = torch.ones(len(alarms)).double() if known.weights is None else known.weights
-    stream = Stream(parted.known, weights, alarms, new, noticed)
-    generator = torch.Generator().manual_seed(derive_seed(rules.seed, "rehearsal", "pool", label))
-    return found_by_size(rules.finding, stream, level=rules.served, generator=generator)
-
-
-def _one_value(confidence: Tensor) -> bool:
-    """Say whether all confidences are one value but for rounding."""
-    low, high = float(confidence.min()), float(confidence.max())
-    return high - low <= NO_SPREAD * max(1.0, abs(low), abs(high))
-
-
-def _rest(names: list[str], rules: Rules) -> object:
-    """Return what a turn depends on besides images and methods, as values of JSON."""
+    They are the same where nobody asks for a search.
+    """
+    rules = stage.rules
     prior = None if rules.prior is None else rules.prior.tolist()
-    searched = None if rules.finding is None else rules.finding[1:]
-    return [names, rules.levels, rules.served, prior, rules.seed, searched]
+    rest = [stage.names, rules.levels, rules.served, prior, rules.seed]
+    digests = digests_of(stage.data) if folder is not None else []
+    methods = [[*tail, rules.threshold, stage.heads.head] for tail in tails]
+    noticed = [StoredTurns(folder, digests, each, rest) for each in methods]
+    if rules.finding is None:
+        return noticed, noticed
+    clusterer, *how = rules.finding
+    return noticed, [StoredTurns(folder, digests, [*m, clusterer], [*rest, how]) for m in methods]
+
+
+def _turns_of(played: Iterable[list[Played]]) -> list[Turn]:
+    return [each.turn for each in chain.from_iterable(played)]
 
 
 def _nobody(data: Samples, casts: list[Cast]) -> str:
@@ -255,16 +204,16 @@ def _nobody(data: Samples, casts: list[Cast]) -> str:
     return ""
 
 
-def _missing(stage: _Stage, casts: list[Cast], played: list[Turn]) -> str:
+def _missing(names: list[str], tail: Tail, casts: list[Cast], played: list[Turn]) -> str:
     """Say which classes have no turn, and why."""
     told = {turn.class_name for turn in played}
-    asked = [stage.names[label] for cast in casts for label in cast.asked]
+    asked = [names[label] for cast in casts for label in cast.asked]
     missing = [name for name in asked if name not in told]
     if not missing:
         return ""
-    names = ", ".join(f"'{name}'" for name in missing)
+    listed = ", ".join(f"'{name}'" for name in missing)
     return (
-        f"cannot be told for {names}: one class stays known, and either it has fewer than two "
-        f"groups of images, or scores/{stage.tail.score.name} says the same of every image when "
+        f"cannot be told for {listed}: one class stays known, and either it has fewer than two "
+        f"groups of images, or scores/{tail.score.name} says the same of every image when "
         "only one class is known; a distance score, such as knn or mahalanobis, does not"
     )

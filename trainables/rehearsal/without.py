@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,11 +28,13 @@ class Parted(NamedTuple):
         known: Images of the classes that stay known, with labels 0..K-1.
         classes: Those classes, by their number among all ``[K]``, ascending.
         new: Rows of the images of the classes that play new ``[M]``.
+        rows: Rows of the known images ``[N]``.
     """
 
     known: Samples
     classes: Tensor
     new: Tensor
+    rows: Tensor
 
 
 def part(data: Samples, new: tuple[int, ...]) -> Parted:
@@ -52,7 +55,8 @@ def part(data: Samples, new: tuple[int, ...]) -> Parted:
     known = data.part(stay)
     classes = known.labels.unique()
     labels = torch.searchsorted(classes, known.labels)
-    return Parted(known._replace(labels=labels), classes, leaving.nonzero().flatten())
+    new_rows, rows = leaving.nonzero().flatten(), stay.nonzero().flatten()
+    return Parted(known._replace(labels=labels), classes, new_rows, rows)
 
 
 class HeadAnswers(NamedTuple):
@@ -80,10 +84,20 @@ class Heads:
 
     def __init__(self, rebalancer: Rebalancer, data: Samples, head: Head) -> None:
         self.rebalancer, self.data, self.head = rebalancer, data, head
-        self.kept: Statistics | None = None
         if isinstance(rebalancer, FromSums):
             self.data = rebalancer.prepared(data)
-            self.kept = rebalancer.gather(self.data, int(data.labels.max()) + 1)
+
+    @cached_property
+    def sums(self) -> Statistics:
+        """The sums over all images."""
+        assert isinstance(self.rebalancer, FromSums)
+        return self.rebalancer.gather(self.data, int(self.data.labels.max()) + 1)
+
+    @cached_property
+    def of_all(self) -> Any:
+        """What fits without some classes share."""
+        assert isinstance(self.rebalancer, FromSums)
+        return self.rebalancer.of_all(self.data, self.sums)
 
     def without(self, parted: Parted, *, seed: int) -> HeadAnswers:
         """Return the answers of the head that knows the other classes alone.
@@ -105,14 +119,20 @@ class Heads:
     def _fit(self, blank: Classifier, parted: Parted, seed: int) -> Fit:
         """Return the classifier, and its logits out of fold if they have a closed form."""
         known = parted.known
-        if self.kept is not None and isinstance(self.rebalancer, FromSums):
+        if isinstance(self.rebalancer, FromSums):
             own = known._replace(projection=self.data.projection)
-            if len(known.labels) + len(parted.new) == len(self.data.labels):
-                leaving = self.data.part(parted.new)
-                kept = self.kept.without(leaving, parted.classes)
-            else:  # a class that lost some of its images has another weight
+            if len(known.labels) + len(parted.new) < len(self.data.labels):
+                # a class that lost some of its images has another weight
                 kept = self.rebalancer.gather(own, len(parted.classes))
-            return self.rebalancer.fit_sums(kept, classifier=blank, data=own)
+                return self.rebalancer.fit_sums(kept, classifier=blank, data=own)
+            return self.rebalancer.fit_without(
+                self.of_all,
+                self.sums.without(self.data.part(parted.new), parted.classes),
+                leaving=parted.new,
+                staying=parted.rows,
+                classifier=blank,
+                data=own,
+            )
         if isinstance(self.rebalancer, ClosedForm):
             ((_, fit),) = fit_closed_forms([self.rebalancer], blank, known)
             return fit

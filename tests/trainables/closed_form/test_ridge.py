@@ -18,7 +18,6 @@ from trainables.closed_form.ridge_classifier import (
     choose_regularizer,
     fit_ridge,
     left_out_answers,
-    unit,
 )
 from trainables.closed_form.statistics import Samples, no_samples, samples
 from trainables.errors import ConfigError
@@ -129,12 +128,15 @@ def test_the_regularizer_has_the_smallest_left_out_error_of_the_classes_that_jud
     judges = judging(data, CLASSES)
     errors = []
     for multiple in GRID:
-        answers = left_out_answers(parts, data, weights, [multiple * unit(parts)])[0]
+        answers = left_out_answers(parts, data, weights, [multiple * parts.unit])[0]
         squared = (answers - torch.nn.functional.one_hot(data.labels, CLASSES)).square().sum(1)
         judged = data.labels[judges].unique()
         errors.append(sum(squared[judges & (data.labels == c)].mean() for c in judged))
     wanted = GRID[int(torch.stack(errors).argmin())]
-    assert choose_regularizer(parts, data, weights, judges) == wanted
+    chosen = choose_regularizer(parts, data, weights, judges)
+    assert chosen.multiple == wanted
+    left_out = left_out_answers(parts, data, weights, [wanted * parts.unit])[0]
+    torch.testing.assert_close(chosen.answers, left_out, rtol=0, atol=1e-12)
     assert fit_ridge(settings, kept, data).regularizer == wanted
     assert GRID[0] < wanted < GRID[-1]
 
@@ -189,7 +191,7 @@ def test_validation_images_choose_the_regularizer_of_their_smallest_error() -> N
     parts = spectrum(method.gather(data, 3))
     errors = []
     for multiple in GRID:
-        weight, intercept = solve(parts, multiple * unit(parts))
+        weight, intercept = solve(parts, multiple * parts.unit)
         answers = fresh.double() @ weight.T + intercept
         squared = (answers - torch.nn.functional.one_hot(others, 3)).square().sum(1)
         errors.append((squared[others == 0].mean() + squared[others == 1].mean()) / 2)

@@ -25,8 +25,9 @@ from trainables.methods.scores import Score
 from trainables.methods.thresholds.false_alarm import FalseAlarm
 from trainables.rehearsal.finding import Finding
 from trainables.rehearsal.outcome import Rehearsal
-from trainables.rehearsal.rehearse import Progress, rehearse
+from trainables.rehearsal.rehearse import Progress, rehearse, rehearse_each
 from trainables.rehearsal.rules import Rules
+from trainables.rehearsal.without import Heads
 
 NAMES = ["cat", "dog", "fox", "owl", "bat"]
 COUNTS = torch.tensor([60, 40, 30, 20, 12])
@@ -191,6 +192,34 @@ def test_where_too_few_stay_known_nothing_is_called_unknown() -> None:
     assert Rehearsal.from_json(found.to_json()) == found
     unseen = play(tail("ridge", "energy"), *given, levels=(0.01,), served=0.01)
     assert sum(rate for _, rate in unseen.turns[0].taken_for) == pytest.approx(1)
+
+
+def test_scores_share_the_head_of_a_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    features, labels = drawn()
+    data = samples(features, labels)
+    tails = [tail("ridge", score) for score in ("energy", "mahalanobis", {"knn": {"k": 3}})]
+    alone = [play(methods, features, labels) for methods in tails]
+    play(tails[1], features, labels, stored=tmp_path)
+    fits: list[Any] = []
+    fit = Heads.without
+    monkeypatch.setattr(
+        Heads, "without", lambda self, parted, seed: fits.append(0) or fit(self, parted, seed=seed)
+    )
+    counted: list[tuple[int, int]] = []
+    found = rehearse_each(
+        tails,
+        data,
+        NAMES,
+        progress=lambda done, total: counted.append((done, total)),
+        stored=tmp_path,
+    )
+    assert found == alone
+    assert len(fits) == 5  # of the classes, not of classes and scores
+    assert counted == [(done, 5) for done in range(1, 6)]
+    assert rehearse_each(tails, data, NAMES, stored=tmp_path) == alone
+    assert len(fits) == 5
+    with pytest.raises(ValueError, match="must have one rebalancer"):
+        rehearse_each([tails[0], tail("lda", "energy")], data, NAMES)
 
 
 def clusters(strange: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from trainables.closed_form.fitting import Fit, FromSums
-from trainables.closed_form.ridge import spectrum
+from trainables.closed_form.ridge import Spectrum, spectrum
 from trainables.closed_form.ridge_classifier import (
+    GRID,
     RidgeSettings,
     fit_spectrum,
     regularizer_of_validation,
     with_ridge,
 )
+from trainables.closed_form.ridge_without import RidgeOfAll
 from trainables.closed_form.statistics import Samples, Statistics, samples
 from trainables.methods.rebalancers import Rebalancer
 
@@ -104,9 +106,22 @@ class Ridge(RidgeSettings, FromSums, Rebalancer):
     ) -> Iterator[tuple[int, Fit]]:
         """Fit settings of equal inputs and weights, given the sums over the samples."""
         parts = spectrum(kept, intercept=methods[0].intercept)
+        return cls._fit_parts(methods, classifier, kept, data, parts)
+
+    @classmethod
+    def _fit_parts(
+        cls,
+        methods: Sequence[Ridge],
+        classifier: Classifier,
+        kept: Statistics,
+        data: Samples,
+        parts: Spectrum,
+        coordinates: torch.Tensor | None = None,
+    ) -> Iterator[tuple[int, Fit]]:
+        """Fit settings of equal inputs and weights, given the decomposition of the sums."""
         by_level = list(_alike(range(len(methods)), lambda place: methods[place].regularizer))
         levels = [methods[equal[0]].regularizer for equal in by_level]
-        fits = fit_spectrum(parts, kept, data, levels)
+        fits = fit_spectrum(parts, kept, data, levels, coordinates=coordinates)
         for fitted, equal in zip(fits, by_level, strict=True):
             for place in equal:
                 offset = methods[place].offset(kept.counts)
@@ -123,6 +138,31 @@ class Ridge(RidgeSettings, FromSums, Rebalancer):
         """Return classifier and out-of-fold logits, given the sums over `prepared` samples."""
         _refuse_validation([self])
         ((_, fit),) = self._fit_alike([self], classifier, kept, data)
+        return fit
+
+    def of_all(self, data: Samples, kept: Statistics) -> RidgeOfAll:
+        """Return the decomposition of all samples, which is made when it is first asked for."""
+        return RidgeOfAll(data, kept, intercept=self.intercept)
+
+    def fit_without(
+        self,
+        of_all: RidgeOfAll,
+        kept: Statistics,
+        *,
+        leaving: torch.Tensor,
+        staying: torch.Tensor,
+        classifier: Classifier,
+        data: Samples,
+    ) -> Fit:
+        """Return the fit to what stays: the decomposition of all serves while few leave."""
+        _refuse_validation([self])
+        multiples = GRID if self.regularizer is None else (self.regularizer,)
+        left = None
+        if of_all.pays(len(leaving), len(multiples)):
+            left = of_all.without(leaving, staying, kept, multiples)
+        if left is None:
+            return self.fit_sums(kept, classifier=classifier, data=data)
+        ((_, fit),) = self._fit_parts([self], classifier, kept, data, *left)
         return fit
 
     def __call__(
