@@ -34,9 +34,9 @@ def split(
 
     Images are copies if their pixels are equal, those that stay files if the files are.
 
-    Without a test part it is split off per class, equal images counted once. Groups are not parted:
-    training images of a group with test images do not stay. Nor do those that copy, or share a
-    group with, an image of the source's own validation.
+    Without a test part it is split off per class, equal images counted once, from all but the
+    source's own validation. Groups are not parted: training images of a group with test images do
+    not stay. Nor do those that copy, or share a group with, an image of that validation.
 
     Args:
         rows: The files, with their part.
@@ -46,17 +46,18 @@ def split(
     first = np.arange(len(rows)) if images is None else _first_equal(images)
     unique = first == np.arange(len(rows))
     groups = number_groups([row.group for row in rows])
+    own = np.array([row.validation for row in rows], dtype=np.bool_)
     if is_parted(rows):
         is_test = np.array([row.is_test for row in rows], dtype=np.bool_)
         kept = is_test | ~np.isin(first, first[is_test])
     else:
         is_test = np.zeros(len(rows), dtype=np.bool_)
-        some = None if groups is None else groups[unique]
-        is_test[unique] = _split_off(labels[unique], some)
+        free = unique & ~np.isin(first, first[own])
+        is_test[free] = _split_off(labels[free], None if groups is None else groups[free])
         kept = unique | ~is_test[first]
     if groups is not None:
         kept &= is_test | ~np.isin(groups, groups[is_test])
-    validation = np.array([row.validation for row in rows], dtype=np.bool_) & ~is_test & kept
+    validation = own & ~is_test & kept
     for same in (first, *([] if groups is None else [groups])):
         kept &= is_test | validation | ~np.isin(same, same[validation])
     return is_test, kept

@@ -66,6 +66,8 @@ def find_rows(place: Path, cache: Path) -> Found:
     for row in rows:
         if not _writable(row.path):
             left_out[row.path] = "its name can't be written into a table"
+        elif not row.label:
+            left_out[row.path] = "the name of its class folder is blank"
     notes = [fault.text for fault in layout.faults if fault.kind not in QUIET_KINDS]
     return Found(
         place if place.is_dir() else place.parent,

@@ -3,7 +3,8 @@
 One line of JSON an image, in ``splits.jsonl``: ``bytes`` and ``pixels`` (SHA-256 of file and of
 decoded image), ``group``, ``part`` (train, val or test) and ``first_seen`` (UTC). Lines are only
 appended, in one write; of two lines about one image the later one counts. What is written wins
-over whatever a hash or a grown folder would say now.
+over whatever a hash or a grown folder would say now. An editor may take the last line's break, or
+add empty lines.
 """
 
 from __future__ import annotations
@@ -91,8 +92,23 @@ def _read(path: Path) -> list[Entry]:
         return []
     except OSError as error:
         raise ConfigError(f"{path} can't be read ({error.strerror})") from None
-    *lines, _torn = content.split(b"\n")  # a whole line ends with a line break
-    return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
+    lines = _whole(content).split(b"\n")
+    return [_parse(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _whole(content: bytes) -> bytes:
+    r"""Return the whole lines of a ledger, each with a break: without a last one that is torn.
+
+    Example:
+        >>> _whole(b'{"bytes": "b1"}\n{"bytes": "b2"}'), _whole(b'{"bytes": "b1"}\n{"bytes": "b')
+        (b'{"bytes": "b1"}\n{"bytes": "b2"}\n', b'{"bytes": "b1"}\n')
+    """
+    end = content.rfind(b"\n") + 1
+    try:
+        json.loads(content[end:])
+    except ValueError:
+        return content[:end]
+    return content + b"\n"
 
 
 def _parse(path: Path, number: int, line: bytes) -> Entry:
@@ -116,8 +132,9 @@ def _append(path: Path, entries: list[Entry]) -> None:
     lines = (json.dumps(dict(zip(FIELDS, entry, strict=True))) + "\n" for entry in entries)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        whole = path.read_bytes().rfind(b"\n") + 1
-        file.truncate(whole)
-        file.write("".join(lines).encode())
+        content = path.read_bytes()
+        whole = _whole(content)
+        file.truncate(min(len(whole), len(content)))
+        file.write(whole[len(content) :] + "".join(lines).encode())
         file.flush()
         os.fsync(file.fileno())

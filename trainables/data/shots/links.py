@@ -23,8 +23,8 @@ from trainables.data.shots.near_copies import LEVEL, Alikeness
 from trainables.data.source_cache import Integers
 from trainables.settings import canonical_json
 
-VERSION = 1
-BURST = 0.9  # similarity of images with running numbers, at least
+VERSION = 2
+BURST = 0.9  # similarity of images that only might be a burst, at least
 
 
 def find_links(
@@ -74,12 +74,13 @@ def _find(
     strangers = alikeness.level_of_strangers(class_names)
     pairs, similarity = alikeness.near()
     near = _tuples(pairs[(similarity >= LEVEL) & (similarity > strangers)])
-    numbered = links_by_number(paths, class_names, taken)
-    alike = alikeness.of_pairs(np.array(numbered, dtype=np.int64).reshape(-1, 2))
+    timely = links_by_time(taken, [content.camera for content in contents], class_names)
+    maybe = [*timely.if_alike, *links_by_number(paths, class_names, taken)]
+    alike = alikeness.of_pairs(np.array(maybe, dtype=np.int64).reshape(-1, 2))
     return [
         *near,
-        *links_by_time(taken, [content.camera for content in contents]),
-        *(pair for pair, s in zip(numbered, alike, strict=True) if s > max(strangers, BURST)),
+        *timely.certain,
+        *(pair for pair, s in zip(maybe, alike, strict=True) if s > max(strangers, BURST)),
     ]
 
 

@@ -64,6 +64,12 @@ def look_at_photos(
     with locked(ledger):
         book = Ledger(ledger)
         photos, left_out = _sort(candidates, found, book, remembered.contents, seed)
+        if not photos:
+            path, reason = next(iter(left_out.items()))
+            raise ConfigError(
+                f"{folder} holds no image that counts: all {len(left_out)} are left out, such as "
+                f"{found.shown(path)} ({reason})"
+            )
         book.append((p.bytes_digest, p.pixel_digest, p.group, p.part) for p in photos)
     remembered.keep(paths, book.by_bytes)
     left_out = {**found.left_out, **unreadable, **left_out}
@@ -151,6 +157,8 @@ def _links(
     kept: Sequence[Candidate], gone: Sequence[Entry], contents: Mapping[str, Content], note: Path
 ) -> list[Link]:
     """Return near copies and bursts, but for images whose group the user says."""
+    if not kept:
+        return []
     absent = [contents.get(e.bytes_digest, Content(e.bytes_digest)) for e in gone]
     links = find_links(
         [*(c.path for c in kept), *("" for _ in gone)],
@@ -214,7 +222,7 @@ def _why_linked(kept: Sequence[Candidate], done: Cut, found: Found) -> dict[str,
     for n, parts in done.linking.items():
         left_out[kept[n].path] = f"links {' and '.join(reversed(parts))}"
     for n, other in done.beside.items():
-        part = done.parts[other]
-        what = f"the {part} image {found.shown(kept[other].path)}"
+        part = f"{done.parts[other]} " if done.parts[other] else ""  # it is left out itself
+        what = f"the {part}image {found.shown(kept[other].path)}"
         left_out[kept[n].path] = f"in one shot with {what}"
     return left_out

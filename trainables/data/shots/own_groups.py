@@ -23,9 +23,11 @@ def own_groups(groups: str | Path, folder: Path, paths: Sequence[str]) -> dict[s
         paths: The files.
 
     Raises:
-        ConfigError: There is no such table, it names a file that is not there, or the pattern
-            matches no file.
+        ConfigError: There is no such table, it names a file that is not there or gives it two
+            groups, or the pattern matches no file.
     """
+    if not paths:
+        return {}
     if is_table(Path(groups)) and "*" not in str(groups):
         return dict(_column("groups", "group", Path(groups), folder, paths))
     pattern = _pattern(str(groups))
@@ -55,7 +57,8 @@ def corrected_labels(
         class_names: The classes that there are.
 
     Raises:
-        ConfigError: There is no such table, or it names a file or class that is not there.
+        ConfigError: There is no such table, it names a file or class that is not there, or gives a
+            file two labels.
     """
     labels = dict(_column("labels", "label", table, folder, paths))
     known = set(class_names)
@@ -84,13 +87,19 @@ def _column(
                 f"{setting}: {table} {text or f'has no column {name}; its columns: {there}'}"
             )
         places.append(place)
-    here = set(paths)
+    here, before = set(paths), dict[str, tuple[int, str]]()
     for number, row in grid.rows:
         name, value = (row[place].strip() if place < len(row) else "" for place in places)
         found = _found(name, (folder, table.parent), here)
         if not found or not value:
             what = f"has no {role}" if found else f"names '{readable(name)}', no image of {folder}"
             raise ConfigError(f"{setting}: {table} line {number} {what}; complete or delete it")
+        first, other = before.setdefault(found, (number, value))
+        if other != value:
+            raise ConfigError(
+                f"{setting}: {table} line {number} gives {readable(name)} the {role} '{value}', "
+                f"line {first} '{other}'; delete one of them"
+            )
         yield found, value
 
 

@@ -3,8 +3,10 @@
 What a folder's own ``test/`` and ``val/`` or the ledger say comes first. A new image that is
 linked to images of one part joins it; where it links two parts, it joins neither. What is left are
 new groups: ``u = SHA-256("seed/name") / 2^256`` puts a group into the test where ``u < 0.2``. A
-class of fewer than 25 images or 5 groups gives no group to the test; a larger one with fewer than 2
-test groups gives its new groups of the lowest ``u``. A group of more than half of a class trains.
+class of fewer than 25 images or 5 groups, the folder's own ``val/`` not counted, gives no group to
+the test; a larger one with fewer than 2 test groups gives its new groups of the lowest ``u``, and
+keeps those of the highest ``u`` where fewer than 3 groups would train. A group of more than half of
+a class trains.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from trainables.data.shots.ledger import Part
 
 TEST_SHARE = 0.2
 LEAST_IMAGES, LEAST_GROUPS, LEAST_TEST_GROUPS = 25, 5, 2
+LEAST_TRAIN_GROUPS = LEAST_GROUPS - LEAST_TEST_GROUPS  # of a class that gives some to the test
 RANK = {"test": 0, "val": 1, "train": 2}  # an image keeps none of a higher rank beside it
 
 
@@ -73,7 +76,10 @@ def cut(nodes: Sequence[Node], links: Sequence[Link], *, own_test: bool, seed: i
     links = [pair for pair in links if not all(nodes[place].written for place in pair)]
     links += links_of_names([node.named for node in nodes])
     parts = [_given(node, own_test) for node in nodes]
-    of_validation = [{"val": 0, "train": 1}.get(node.own) for node in nodes]
+    of_validation = [
+        {"val": 0, "train": 1}.get(node.own) if part != "test" else None
+        for node, part in zip(nodes, parts, strict=True)
+    ]
     beside = _beside(nodes, links, of_validation)
     new = [n for n, part in enumerate(parts) if not part and n not in beside]
     linking: dict[int, tuple[str, ...]] = {}
@@ -169,7 +175,7 @@ def _decide(
     """Give the images ``new``, which no written one is linked to, their part: whole groups."""
     undecided = set(new)
     alive = [n for n, node in enumerate(nodes) if node.class_name]
-    counted = [n for n in alive if parts[n] or n in undecided]
+    counted = [n for n in alive if parts[n] in ("train", "test") or n in undecided]
     sizes = Counter((nodes[n].class_name, groups[n]) for n in counted)
     images = Counter(nodes[n].class_name for n in counted)
     groups_of: dict[str, list[str]] = {}
@@ -192,5 +198,10 @@ def _decide(
         lacking = LEAST_TEST_GROUPS - sum(g in chosen or g in written for g in groups_of[name])
         rest = sorted((free[g], g) for g in groups_of[name] if g in free and g not in chosen)
         chosen |= {group for _, group in rest[: max(lacking, 0)]}
+    for name in large:
+        tested = [g for g in groups_of[name] if g in chosen or g in written]
+        excess = len(tested) - (len(groups_of[name]) - LEAST_TRAIN_GROUPS)
+        rest = sorted(((free[g], g) for g in tested if g in free and g in chosen), reverse=True)
+        chosen -= {group for _, group in rest[: max(excess, 0)]}
     for n in new:
         parts[n] = "test" if groups[n] in chosen else "train"

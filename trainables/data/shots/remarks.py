@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainables.data.faults import some
+from trainables.data.shots.bursts import links_by_time
+from trainables.data.shots.grouping import components
 from trainables.data.shots.identity import Content
 from trainables.data.shots.parts import LEAST_GROUPS, LEAST_IMAGES
 from trainables.data.shots.photo_set import Photo
@@ -52,8 +55,10 @@ def remarks_about(
         *_one_of_a_kind(held, lambda c: f"{c.size[0]}x{c.size[1]}", "are {}", "size"),
         *_one_of_a_kind(held, lambda c: c.camera, "are taken by {}", "camera"),
         *_one_of_a_kind(held, lambda c: c.kind, "are {} files", "file format"),
+        *_spelled_alike(sorted(of_class)),
         *_catch_all(sorted(of_class)),
         *_large_shots(of_class),
+        *_long_runs(of_class, held),
         *_two_labels(of_class),
         *_unmeasured(of_class, own_test),
     ]
@@ -73,6 +78,20 @@ def _one_of_a_kind(
     ]
 
 
+def _spelled_alike(class_names: Sequence[str]) -> list[str]:
+    """Name classes whose names differ in letter case, spaces, hyphens or underscores alone."""
+    spelled: dict[str, list[str]] = {}
+    for name in class_names:
+        plain = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+        spelled.setdefault(plain or name, []).append(name)
+    return [
+        f"{' and '.join(map(repr, names))} are classes of their own, with one name but for its "
+        "spelling: if they are one class, merge the folders"
+        for names in spelled.values()
+        if len(names) > 1
+    ]
+
+
 def _catch_all(class_names: Sequence[str]) -> list[str]:
     return [
         f"'{name}' is a catch-all folder: it is kept as a class, and never plays new"
@@ -89,6 +108,30 @@ def _large_shots(of_class: Mapping[str, Sequence[Photo]]) -> list[str]:
             remarks.append(
                 f"{size} of {len(photos)} '{name}' images are one shot, by capture times or "
                 "because they are alike: if they are several, give --groups"
+            )
+    return remarks
+
+
+def _long_runs(
+    of_class: Mapping[str, Sequence[Photo]], held: Mapping[str, Sequence[Content]]
+) -> list[str]:
+    """Name classes whose images are for the most part one camera run, which parts divide."""
+    remarks = []
+    for name, photos in of_class.items():
+        contents = held[name]
+        taken, cameras = [c.taken for c in contents], [c.camera for c in contents]
+        links = [
+            pair for pairs in links_by_time(taken, cameras, [name] * len(taken)) for pair in pairs
+        ]
+        runs: dict[int, list[Photo]] = {}
+        for photo, root in zip(photos, components(len(photos), links), strict=True):
+            runs.setdefault(root, []).append(photo)
+        longest = max(runs.values(), key=len)
+        if 2 * len(longest) > len(photos) and len({photo.part for photo in longest}) > 1:
+            remarks.append(
+                f"{len(longest)} of {len(photos)} '{name}' images are one run of one camera, cut "
+                "into shots of a minute: its test images look more like training images than new "
+                "ones will; give --groups to keep it together"
             )
     return remarks
 
@@ -115,11 +158,12 @@ def _unmeasured(of_class: Mapping[str, Sequence[Photo]], own_test: bool) -> list
     for name, photos in of_class.items():
         if any(photo.part == "test" for photo in photos):
             continue
+        train = [photo for photo in photos if photo.part == "train"]
         if own_test:
             reason = "no images in test/"
-        elif len(photos) < LEAST_IMAGES:
+        elif len(train) < LEAST_IMAGES:
             reason = f"under {LEAST_IMAGES} images"
-        elif len({photo.group for photo in photos}) < LEAST_GROUPS:
+        elif len({photo.group for photo in train}) < LEAST_GROUPS:
             reason = f"under {LEAST_GROUPS} shots"
         else:
             reason = "no test images yet"

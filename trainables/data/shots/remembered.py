@@ -75,8 +75,8 @@ class Remembered:
 
     def _note(self, facts: str, digest: str) -> None:
         """Note what a file holds, unless it may change again within its time stamp."""
-        newest = max(map(int, facts.split()[3:]), default=0)
-        if newest / 1e9 + SETTLED_SECONDS < time.time():
+        times = [int(fact) for fact in facts.split()[3:]]  # none: it came after it was looked for
+        if times and max(times) / 1e9 + SETTLED_SECONDS < time.time():
             self.digest_of[facts] = digest
 
     def keep(self, files: Iterable[str], digests: Iterable[str]) -> None:

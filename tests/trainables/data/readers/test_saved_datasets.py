@@ -24,6 +24,7 @@ from trainables.data.data_settings import Data
 from trainables.data.faults import DataError
 from trainables.data.folders import Loaded, folder_content, read_folder
 from trainables.data.look import look
+from trainables.data.shots.look import look_at_photos
 from trainables.data.source_cache import Source
 from trainables.data.source_names import Columns
 from trainables.data.views import build_views
@@ -218,3 +219,29 @@ def test_second_look_reads_no_image(tmp_path: Path) -> None:
     again, _ = read(SAVED / "dd", tmp_path / "cache")
     assert again.digest == first.digest
     assert {path: path.stat().st_mtime_ns for path in unpacked.rglob("*")} == times
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_own_validation_stays_what_it_is_in_service(tmp_path: Path, hidden: bool) -> None:
+    shutil.copytree(SAVED / "dd", tmp_path / "dd")
+    if hidden:  # as in a benchmark: the classes of the test are not told
+        save(tmp_path / "dd/test", {"image": images(4), "label": [-1] * 4}, FEATURES)
+    data = build(Data, {"source": f"folder:{tmp_path}/dd", "world": "service"})
+    for _ in range(2):  # as it is read, and as it was stored
+        views = build_views(data, cache=tmp_path / "cache")
+        sizes = {
+            name: len(getattr(views, name).labels)
+            for name in ("known_train", "validation_known", "held_out_known")
+        }
+        # without labels of the test a fifth of the training images are the test
+        assert sizes == {
+            "known_train": 10 if hidden else 12,
+            "validation_known": 4,
+            "held_out_known": 2 if hidden else 4,
+        }
+    found = look_at_photos(tmp_path / "dd", ledger=tmp_path / "model/splits.jsonl")
+    assert Counter(photo.part for photo in found.photos) == {
+        "train": 12,
+        "val": 4,
+        **({} if hidden else {"test": 4}),
+    }

@@ -36,7 +36,7 @@ def test_lines_are_only_appended_and_the_last_counts(tmp_path: Path) -> None:
     assert (entry.part, entry.first_seen) == ("test", first)
 
 
-@pytest.mark.parametrize("cut", [1, 20])
+@pytest.mark.parametrize("cut", [2, 20])
 def test_a_torn_last_line_does_not_count_and_is_written_over(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "splits.jsonl"
     Ledger(path).append(DECIDED)
@@ -45,6 +45,21 @@ def test_a_torn_last_line_does_not_count_and_is_written_over(cut: int, tmp_path:
     assert set(book.by_bytes) == {"b1"}
     book.append(DECIDED)
     assert [json.loads(line)["bytes"] for line in path.read_text().splitlines()] == ["b1", "b2"]
+
+
+@pytest.mark.parametrize("end", ["", "\n\n", "\n  \n\n"])
+def test_an_editor_may_take_the_last_break_or_add_empty_lines(end: str, tmp_path: Path) -> None:
+    path = tmp_path / "splits.jsonl"
+    Ledger(path).append(DECIDED)
+    path.write_text(path.read_text().rstrip("\n") + end)
+    book = Ledger(path)
+    assert {digest: entry.part for digest, entry in book.by_bytes.items()} == {
+        "b1": "train",
+        "b2": "test",
+    }
+    book.append([*DECIDED, ("b3", "p3", "g3", "val")])
+    written = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    assert [line["bytes"] for line in written] == ["b1", "b2", "b3"]
 
 
 @pytest.mark.parametrize(

@@ -308,3 +308,79 @@ def test_an_image_moved_into_the_own_test_takes_its_burst_from_training(
         f"train/lynx/b{n}.jpg": "in one shot with the test image test/lynx/b1.jpg" for n in (0, 2)
     }
     assert all(p.part == p.file.parts[-3] for p in found.photos)
+
+
+def test_folders_with_the_same_images_under_two_labels_are_one_clear_line(
+    tmp_path: Path, look: Look
+) -> None:
+    folder = photo_folder(tmp_path / "photos", {"cat": 5})
+    (folder / "katze").symlink_to(folder / "cat")
+    said = r"all 10 are left out, such as cat/000.png \(same image under labels cat and katze\)"
+    with pytest.raises(ConfigError, match=said):
+        look()
+    (folder / "katze").unlink()
+    look()  # the ledger knows five images now
+    (folder / "katze").symlink_to(folder / "cat")
+    with pytest.raises(ConfigError, match=said):
+        look()
+
+
+def test_a_folder_without_a_name_is_no_class(tmp_path: Path, look: Look) -> None:
+    photo_folder(tmp_path / "photos", {"cat": 3, " ": 2})
+    found = look()
+    assert found.classes == ["cat"]
+    assert set(reasons(found).values()) == {"the name of its class folder is blank"}
+
+
+def test_an_image_beside_one_that_is_left_out_itself_is_named(tmp_path: Path, look: Look) -> None:
+    root = tmp_path / "photos"
+    for n, part in enumerate(["test", "val", "train"]):  # four seconds from one to the next
+        photo(root / part / f"lynx/{n}.jpg", n, taken=f"2024:05:01 00:00:{4 * n:02}")
+    photo(root / "train/ocelot/3.jpg", 3)
+    assert reasons(look()) == {
+        "train/lynx/2.jpg": "in one shot with the image val/lynx/1.jpg",
+        "val/lynx/1.jpg": "in one shot with the test image test/lynx/0.jpg",
+    }
+
+
+def test_a_time_lapse_is_cut_each_minute_and_said(tmp_path: Path, look: Look) -> None:
+    for n in range(210):  # a frame every three seconds
+        taken = f"2024:05:01 00:{3 * n // 60:02}:{3 * n % 60:02}"
+        photo(tmp_path / f"photos/lynx/{n:03}.jpg", n, taken=taken)
+    found = look()
+    frames = sorted(found.photos, key=lambda p: p.file)
+    shots: list[list[int]] = []
+    for n, p in enumerate(frames):
+        if n and p.group == frames[n - 1].group:
+            shots[-1].append(n)
+        else:
+            shots.append([n])
+    assert [len(shot) for shot in shots] == [21] * 10  # 0 to 60 seconds
+    assert len({p.group for p in frames}) == 10
+    assert {p.part for p in frames} == {"train", "test"}
+    assert [remark.partition(":")[0] for remark in found.remarks] == [
+        "210 of 210 'lynx' images are one run of one camera, cut into shots of a minute"
+    ]
+
+
+def test_a_time_lapse_in_which_nothing_happens_is_one_shot(tmp_path: Path, look: Look) -> None:
+    root = tmp_path / "photos"
+    photo_folder(root, {"ocelot": 30}, first=500)
+    for n in range(60):  # one scene, other pixels, four minutes
+        taken = f"2024:05:01 00:{4 * n // 60:02}:{4 * n % 60:02}"
+        photo(root / f"lynx/{n}.jpg", 1, taken=taken, quality=35 + n)
+    found = look()
+    lynx = [p for p in found.photos if p.class_name == "lynx"]
+    assert len(lynx) > 40
+    assert len({p.group for p in lynx}) == 1
+    assert {p.part for p in lynx} == {"train"}
+
+
+def test_a_session_of_many_classes_is_many_shots(tmp_path: Path, look: Look) -> None:
+    root = tmp_path / "photos"
+    for n in range(120):  # four classes in turn, a photo every four seconds
+        taken = f"2024:05:01 10:{4 * n // 60:02}:{4 * n % 60:02}"
+        photo(root / "abcd"[n % 4] / f"{n:03}.jpg", n, taken=taken)
+    found = look()
+    assert len({p.group for p in found.photos}) == 120
+    assert {p.class_name for p in found.photos if p.part == "test"} == set("abcd")

@@ -92,3 +92,12 @@ def test_pictures_before_one_background_raise_the_level() -> None:
 def test_one_image_has_no_pairs() -> None:
     pairs, similarity = Alikeness(np.zeros((1, 32, 32, 3), dtype=np.uint8)).near()
     assert (pairs.shape, similarity.shape) == ((0, 2), (0,))
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_near_copies_are_found_among_few_images(others: int) -> None:
+    twice = [thumbnail(scene(0, 128)), thumbnail(scene(0, 128)[2:, 2:])]
+    images = [*twice, *(thumbnail(scene(n + 1, 128)) for n in range(others))]
+    pairs, similarity = Alikeness(np.stack(images)).near()
+    assert pairs[similarity >= LEVEL].tolist() == [[0, 1]]
+    assert len(pairs) == len(images) * (len(images) - 1) // 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.data.shots.own_groups import own_groups
+from trainables.data.shots.own_groups import corrected_labels, own_groups
 from trainables.errors import ConfigError
 
 PATHS = ["/p/lynx/cat7_01.jpg", "/p/lynx/cat7_02.jpg", "/p/ocelot/cat9_01.jpg", "/p/ocelot/x.jpg"]
@@ -51,3 +51,21 @@ def test_a_table_with_faults_is_refused(text: str, line: str, tmp_path: Path) ->
     table.write_text(text)
     with pytest.raises(ConfigError, match=line):
         own_groups(table, Path("/p"), PATHS)
+
+
+def test_a_file_has_one_group_and_one_label(tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text("path,group,label\nlynx/cat7_01.jpg,a,lynx\n/p/lynx/cat7_01.jpg,a,lynx\n")
+    assert own_groups(table, Path("/p"), PATHS) == {PATHS[0]: "a"}
+    table.write_text(
+        f"path,group,label\n{PATHS[1]},c,lynx\n{PATHS[0]},a,lynx\n{PATHS[0]},b,ocelot\n"
+    )
+    said = r"own.csv line 4 gives /p/lynx/cat7_01.jpg the {} '{}', line 3 '{}'; delete one"
+    with pytest.raises(ConfigError, match="groups: .*" + said.format("group", "b", "a")):
+        own_groups(table, Path("/p"), PATHS)
+    with pytest.raises(ConfigError, match="labels: .*" + said.format("label", "ocelot", "lynx")):
+        corrected_labels(table, Path("/p"), PATHS, ["lynx", "ocelot"])
+
+
+def test_without_a_file_there_is_no_group() -> None:
+    assert own_groups("*_?.jpg", Path("/p"), []) == {}

@@ -143,3 +143,38 @@ def test_what_is_written_is_not_judged_again() -> None:
     nodes = written(alone(2), ["train", "test"], ["a", "b"])
     found = cut(nodes, [(0, 1)], own_test=False, seed=0)
     assert (found.parts, found.groups, found.beside) == (["train", "test"], ["a", "b"], {})
+
+
+def test_three_groups_of_a_class_train_whatever_the_hash_says() -> None:
+    links = [(n, n + 5) for n in range(20)]  # 25 images in 5 groups
+    nodes = alone(25)
+
+    def low(seed: int) -> list[str]:
+        return sorted((n.name for n in nodes[:5]), key=lambda name: place_of(name, seed))
+
+    seed = next(s for s in range(9999) if place_of(low(s)[3], s) < 0.2)  # 4 of 5 would be test
+    found = cut(nodes, links, own_test=False, seed=seed)
+    tested = {g for g, part in zip(found.groups, found.parts, strict=True) if part == "test"}
+    assert tested == set(low(seed)[:2])
+    # with one test group written, one more may join it
+    first = next(k for k, n in enumerate(nodes) if n.name == low(seed)[3])
+    nodes[first] = nodes[first]._replace(written="test", written_group=nodes[first].name)
+    found = cut(nodes, links, own_test=False, seed=seed)
+    tested = {g for g, part in zip(found.groups, found.parts, strict=True) if part == "test"}
+    assert tested == {low(seed)[3], low(seed)[0]}
+
+
+def test_the_own_validation_makes_no_class_large() -> None:
+    own = ["val"] * 23 + ["train"] * 2
+    nodes = [n._replace(own=part) for n, part in zip(alone(25), own, strict=True)]
+    assert cut(nodes, [], own_test=False, seed=0).parts == own
+    more = [*nodes, *(n._replace(own="train") for n in alone(23, first=100))]
+    assert cut(more, [], own_test=False, seed=0).parts.count("test") >= 2
+
+
+def test_a_written_test_image_stays_where_its_shot_moves_into_the_own_validation() -> None:
+    nodes = written(alone(3), ["test"] * 3, ["a"] * 3)
+    nodes = [n._replace(own=part) for n, part in zip(nodes, ["val", "train", "train"], strict=True)]
+    found = cut(nodes, [], own_test=False, seed=0)
+    assert found.parts == ["", "test", "test"]
+    assert found.beside == {0: 1}

@@ -82,3 +82,24 @@ def test_classes_without_test_images_are_named_with_the_reason() -> None:
     assert remarks_about(photos[:3], contents, own_test=True) == [
         "a has no images in test/: it all trains, its figures are out-of-fold"
     ]
+
+
+def test_classes_of_one_name_in_two_spellings_are_named() -> None:
+    rows = [(name, name, plain()) for name in ("Lynx", "big cat", "big-cat", "lynx", "+", "-", "a")]
+    found = [line for line in said([row for row in rows for _ in "ab"]) if "spelling" in line]
+    assert found == [
+        f"{names} are classes of their own, with one name but for its spelling: if they are one "
+        "class, merge the folders"
+        for names in ("'Lynx' and 'lynx'", "'big cat' and 'big-cat'")
+    ]
+
+
+def test_a_run_of_one_camera_in_two_parts_is_named() -> None:
+    def run(count: int) -> list[tuple[str, str, Content]]:
+        taken = [3.0 * n for n in range(count)] + [1e6 * n for n in range(1, 21 - count)]
+        contents = [plain(camera="X")._replace(taken=moment) for moment in taken]
+        return [("lynx", f"{n}", content) for n, content in enumerate(contents)]
+
+    (line,) = (line for line in said(run(11)) if "one run" in line)
+    assert line.startswith("11 of 20 'lynx' images are one run of one camera, cut into shots of a")
+    assert [line for line in said(run(10)) if "one run" in line] == []

@@ -83,3 +83,14 @@ def test_what_is_gone_is_kept_while_the_ledger_names_it(tmp_path: Path, read: li
     Remembered(tmp_path / "contents.npz").keep(rest, [named])
     kept = Remembered(tmp_path / "contents.npz").contents
     assert set(kept) == {named, store.look(rest)[rest[0]].bytes_digest}
+
+
+def test_a_file_that_comes_while_others_are_read_lends_its_content_to_none(
+    tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = str(photo(tmp_path / "late.png", 0))
+    monkeypatch.setattr(remembered, "file_facts", lambda path: [])  # it was not there yet
+    store = Remembered(tmp_path / "contents.npz")
+    assert store.look([late])[late].size == (64, 64)
+    missing = str(tmp_path / "missing.png")
+    assert store.look([missing])[missing].reason == "No such file or directory"
