@@ -93,14 +93,14 @@ def _strangeness(share: float | None, images: int | None) -> str:
     Example:
         >>> _strangeness(3 / 900, 900), _strangeness(0.0, 900)
         ('1 in 300 known images looks as strange', 'none of 900 known images looks as strange')
-        >>> _strangeness(0.62, 50)
-        '6 in 10 known images look as strange'
+        >>> _strangeness(0.62, 50), _strangeness(0.4, 50)
+        ('6 in 10 known images look as strange', '4 in 10 known images look as strange')
     """
     if share is None or images is None:
         return ""
     if share == 0:
         return f"none of {images:,} known images looks as strange"
-    if share > 0.4:  # 1 in 2, 1 in 1 would be too coarse
+    if share >= 0.4:  # 1 in 2, 1 in 1 would be too coarse
         return f"{round(10 * share)} in 10 known images look as strange"
     return f"1 in {round(1 / share):,} known images looks as strange"
 

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from pathlib import PurePath
 from typing import NamedTuple, cast
 
 from trainables.data.readers.file_tree import listing, looks_like_image
@@ -85,7 +86,13 @@ def _expand(word: str) -> Iterable[Named | None]:
     found = sorted(glob.glob(word, recursive=True, include_hidden=False))
     if not found:
         return [Unreadable(word, "no file has such a name")]
-    return chain.from_iterable(map(_existing, found))
+    return chain.from_iterable(map(_existing, _outermost(found)))
+
+
+def _outermost(names: Sequence[str]) -> list[str]:
+    """Return names without those below a folder among them, which stands for all its images."""
+    folders = {PurePath(os.path.normpath(name)) for name in names if os.path.isdir(name)}
+    return [n for n in names if folders.isdisjoint(PurePath(os.path.normpath(n)).parents)]
 
 
 def _existing(name: str) -> Iterable[Named]:
@@ -125,6 +132,8 @@ def _below(folder: str) -> Iterator[Named]:
 
 def _standard_input() -> Iterator[Named | None]:
     """Return what the names on standard input name, burst by burst."""
+    if sys.stdin is None:  # closed before the program began
+        return
     rest = b""
     stream = cast("io.BufferedReader", sys.stdin.buffer)  # `read1` takes what has arrived
     while chunk := stream.read1(READ_BYTES):

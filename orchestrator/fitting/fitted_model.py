@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -15,33 +16,36 @@ from orchestrator.options import local_folder
 from trainables.errors import ConfigError, short
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
+    from trainables.data.data_settings import Fitting
+    from trainables.data.source_cache import Images
     from trainables.inference.model import Model
 
 
 class FittedModel:
-    """The model of a fit, and its record.
+    """The model of a fit, whether the gates made it champion or not, and its record.
 
     Args:
-        record: The record.
+        record: The record. A storage that is no absolute path is one of the working folder of now.
     """
 
     def __init__(self, record: FitRecord) -> None:
         self.record = record
+        self._folder = local_folder(record.storage) / MODELS / record.model / EXPORTED
 
     def __repr__(self) -> str:
-        version = self.record.promotion.version if self.record.promotion else None
-        return f"FittedModel('{self.record.model}', version {version})"
+        promotion = self.record.promotion
+        version = promotion.version if promotion else None
+        refused = "" if promotion is None or promotion.promoted else ", refused"
+        return f"FittedModel('{self.record.model}', version {version}{refused})"
 
     @cached_property
     def model(self) -> Model:
         """The loaded model."""
         from trainables.inference.model import load_model
 
-        root = local_folder(self.record.storage)
-        return load_model(root / MODELS / self.record.model / EXPORTED)
+        return load_model(self._folder)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -60,7 +64,8 @@ class FittedModel:
     def predict(self, images: Any) -> Any:
         """Return the answer to an image, or a list of answers to a list of images.
 
-        See `trainables.inference.answers.Answer`.
+        See `trainables.inference.answers.Answer`. Files and PIL images are read as in training: any
+        format, mode and size, turned upright. Of many images one at a time is in memory.
 
         Args:
             images: A path, a PIL image or an array uint8 ``[H, W, 3]``, or a list of such.
@@ -68,40 +73,53 @@ class FittedModel:
         Raises:
             ConfigError: A file is no image, or something is none of these.
         """
+        import numpy as np
+
         from trainables.inference.answers import answer_images
 
         several = isinstance(images, list | tuple)
-        pixels = [_pixels(image) for image in (images if several else [images])]
-        answers = answer_images(self.model, self.model.fit(pixels)) if pixels else []
+        asked = images if several else [images]
+        size = self.model.card.image_size
+        fitted = np.empty((len(asked), size, size, 3), dtype=np.uint8)
+        for place, image in enumerate(asked):
+            fitted[place] = _fitted(image, size, self.model.card.fitting)
+        answers = answer_images(self.model, fitted) if len(asked) else []
         return answers if several else answers[0]
 
 
-def _pixels(image: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return an image as uint8 ``[H, W, 3]``, upright.
+def _fitted(image: Any, size: int, fitting: Fitting) -> Images:
+    """Return an image as the model takes it, uint8 ``[size, size, 3]``.
 
     Example:
         >>> from PIL import Image
-        >>> _pixels(Image.new("L", (4, 2))).shape
-        (2, 4, 3)
+        >>> from trainables.data.data_settings import USUAL_FITTING
+        >>> _fitted(Image.new("L", (4, 2)), 2, USUAL_FITTING).shape
+        (2, 2, 3)
     """
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
-    if isinstance(image, str | Path):
+    from trainables.data.decode import decode_file, to_rgb
+    from trainables.data.source_cache import fit_image
+
+    if isinstance(image, str | os.PathLike):
         try:
-            with Image.open(image) as opened:
-                image = ImageOps.exif_transpose(opened)
-                image.load()
-        except (OSError, UnidentifiedImageError) as error:
-            reason = getattr(error, "strerror", None) or "no image that can be read"
-            raise ConfigError(f"{image}: {reason}") from None
+            return decode_file(os.fspath(image), size, fitting)
+        except ValueError as error:
+            raise ConfigError(f"{os.fspath(image)}: {error}") from None
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,):
-        return image
+        try:
+            return fit_image(to_rgb(image), size, fitting)
+        except Exception as error:  # what it was opened from may be cut off, closed or gone
+            raise ConfigError(f"predict: a PIL image can't be read, {error}") from None
+    if not isinstance(image, np.ndarray):
+        received = short(type(image).__name__)
+    elif image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+        received = f"an array {image.dtype} {list(image.shape)}"
+    else:
+        return fit_image(image, size, fitting)
     raise ConfigError(
-        f"predict: an image is a path, a PIL image or an array uint8 [H, W, 3]; received "
-        f"{short(type(image).__name__)}"
+        f"predict: an image is a path, a PIL image or an array uint8 [H, W, 3]; received {received}"
     )
 
 

@@ -122,6 +122,8 @@ def keep_best(
 ) -> None:
     """Write to a version that becomes champion in which metrics another one stays the best.
 
+    The best champion so far stays so where the version could not be compared with it.
+
     Args:
         registry: Registry of the versions.
         model: Registered name.
@@ -132,10 +134,14 @@ def keep_best(
         gates: Gates that compared.
         refusing: Names of gates that refused a version promoted by force.
     """
+    former = {} if champion is None else best_champions(registry, model, champion)
     best: dict[str, str] = {}
     for gate in gates:
         metric = metric_of(gate)
         if not metric or champion is None or gate.name in refusing:
+            continue
+        if metric not in floors and former.get(metric, version) != version:
+            best[metric] = former[metric]
             continue
         floor = floors.get(metric) or floor_of(champion, metric, comparison)
         mine, theirs = floor.challenger.get(metric), floor.best.get(metric)

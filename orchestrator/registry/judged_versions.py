@@ -181,10 +181,12 @@ def _beside_floor(record: GateRecord, gate: Gate, floor: Floor) -> GateRecord:
     if not record.passed:
         return record
     passed, against_best = floor.judge(gate)
+    compared = by_metrics(gate, floor.challenger, floor.best).verdict != "not asked"
     return GateRecord(
         name=gate.name,
         passed=passed,
         reason=f"{record.reason}; {against_best}",
         settings=changed_settings(gate),
+        verdict=("passed" if compared else record.verdict) if passed else "refused",
         origin=record.origin,
     )

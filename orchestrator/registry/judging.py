@@ -7,6 +7,7 @@ started from. The sentence of each decision names what was compared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -85,13 +86,12 @@ def judge_photos(
         [('overall', 'not asked', 'there is no version before and no base recipe')]
     """
     opening: list[GateRecord] = []
-    found: dict[str, Gain] = {}
-    rival = champion
+    own: dict[str, Gain] = {}
     if champion is not None:
-        opening, found = _against(mine, champion, metrics[0], model)
-    if not found and not any(not d.passed for d in opening):
-        rival = base
-        found = {} if base is None else _over_base(mine, base)
+        opening, own = _against(mine, champion, metrics[0], model)
+    rival, beside = champion, dict[str, Gain]()
+    if not _by_images(own) and all(d.passed for d in opening):
+        rival, beside = base, {} if base is None else _over_base(mine, base)
     over_best: dict[str, Gain] = {}
     decisions = list(opening)
     for gate in gates:
@@ -102,15 +102,16 @@ def judge_photos(
         elif not gate.figure:
             decisions.append(_by_metrics(gate, *metrics))
         else:
+            against = champion if gate.figure in own else rival
+            gain = own.get(gate.figure) or beside.get(gate.figure)
             why = _nothing(gate.figure, champion, rival)
-            record = _by_gain(gate, found.get(gate.figure), why, rival)
+            record = _by_gain(gate, gain, why, against)
             former = (best or {}).get(gate.name)
             if former is not None and record.passed:
                 gain = _against(mine, former, metrics[0], model)[1].get(gate.figure)
                 over_best |= {} if gain is None else {gate.name: gain}
                 record = _beside_best(gate, record, gain, former)
             decisions.append(record)
-    own = found if rival is champion else {}
     over_champion = {g.name: own[g.figure] for g in gates if g.figure in own}
     return Judged(decisions, over_champion, over_best)
 
@@ -132,8 +133,13 @@ def _against(
     if aurocs is not None:
         gains[aurocs.figure] = aurocs
     gains = {name: with_seeds(gain, metrics, rival.metrics) for name, gain in gains.items()}
-    verdict: Verdict = "passed" if gains else "not asked"
+    verdict: Verdict = "passed" if _by_images(gains) else "not asked"
     return [_decided(COMPARISON, Decision(verdict, describe(shared, rival.name)), "test/")], gains
+
+
+def _by_images(gains: Mapping[str, Gain]) -> bool:
+    """Say whether a gain was found on images; those of rehearsals need none that are shared."""
+    return any(gain.origin != "rehearsal/" for gain in gains.values())
 
 
 def _over_base(mine: Outcomes, base: Rival) -> dict[str, Gain]:
@@ -203,7 +209,7 @@ def by_metrics(gate: Gate, challenger: Metrics, champion: Metrics | None) -> Gat
     """
     passed, reason = gate(challenger=challenger, champion=champion)
     metric = metric_of(gate)
-    compared = not metric or (metric in challenger and metric in (champion or {}))
+    compared = not metric or math.isfinite((champion or {}).get(metric, math.nan))
     verdict: Verdict = "passed" if passed else "refused"
     if passed and (not compared or reason.startswith("not asked: ")):
         verdict, reason = "not asked", reason.removeprefix("not asked: ")

@@ -94,7 +94,8 @@ def find_renamed(mine: Outcomes, theirs: Outcomes) -> dict[str, str]:
 
     A class keeps its name as long as one of its images is still called so. Otherwise it is renamed
     if, of the images that both versions have, a class of today shares half of its images with it,
-    and it shares half of its own; where two classes claim the same one, neither is renamed.
+    and it shares half of its own; where two classes claim the same one, neither is renamed. A class
+    that is gone, and whose name another one has taken, is called "... of before".
     """
     columns = ["digest", "label"]
     old, new = (t.images[t.images["label"] != ""][columns] for t in (theirs, mine))
@@ -112,7 +113,9 @@ def find_renamed(mine: Outcomes, theirs: Outcomes) -> dict[str, str]:
         ]
         if len(halves) == 1:
             claims.setdefault(halves[0], []).append(name)
-    return {names[0]: other for other, names in claims.items() if len(names) == 1}
+    renamed = {names[0]: other for other, names in claims.items() if len(names) == 1}
+    taken = set(renamed.values()) & (set(theirs.classes) - set(renamed) - set(shared.index))
+    return renamed | {name: f"{name} of before" for name in taken}
 
 
 def describe(shared: Shared, other: str) -> str:
@@ -134,7 +137,8 @@ def describe(shared: Shared, other: str) -> str:
     }
     parts += [f"{number} {what}" for what, number in counted.items() if number]
     for old, new in sorted(shared.renamed.items()):
-        parts.append(f"'{old}' is called '{new}' now")
+        if new in shared.classes:
+            parts.append(f"'{old}' is called '{new}' now")
     for who, names in (("this version", shared.only_mine), (other, shared.only_theirs)):
         if names:
             parts.append(f"{who} alone knows {_listed(names)}")

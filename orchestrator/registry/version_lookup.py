@@ -11,14 +11,14 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlencode, urlparse
 
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, did_you_mean
 
 MODEL_PATH = Path("artifacts") / "model"  # the model folder's path inside an MLflow model
 T = TypeVar("T")
@@ -80,6 +80,38 @@ def the_one(names: Iterable[str]) -> str:
     raise ConfigError(
         f"--model: there are several; name one of {', '.join(found[:MOST_NAMES])}{more}"
     )
+
+
+def no_model(model: str, names: Iterable[str]) -> str:
+    """Return the message that a model is not registered.
+
+    Example:
+        >>> no_model("photo", ["photos"])
+        "there is no registered model 'photo'; registered: photos; did you mean 'photos'?"
+    """
+    known = sorted(names)
+    listed = ", ".join(known[:MOST_NAMES]) or "none"
+    more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    near = did_you_mean(model, known)
+    return f"there is no registered model '{model}'; registered: {listed}{more}{near}"
+
+
+def number_of(asked: str, model: str, numbers: Sequence[str], aliases: Mapping[str, str]) -> str:
+    """Return the version that a number or an alias names.
+
+    Raises:
+        LookupError: There is none.
+    """
+    if asked in numbers:
+        return asked
+    if asked.isdigit():
+        known = ", ".join(numbers)
+        raise LookupError(f"model '{model}' has no version {asked}; its versions: {known}")
+    if asked not in aliases:
+        known = ", ".join(sorted(aliases)) or "none"
+        near = did_you_mean(asked, aliases)
+        raise LookupError(f"model '{model}' has no alias '{asked}'; its aliases: {known}{near}")
+    return aliases[asked]
 
 
 def find_version(uri: str, model: str, version_or_alias: str) -> Version | None:

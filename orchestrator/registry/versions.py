@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.registry.packaging import is_model, package
-from orchestrator.registry.version_lookup import MODEL_PATH, the_one
+from orchestrator.registry.version_lookup import MODEL_PATH, no_model, number_of, the_one
 from orchestrator.tracking.mlflow_calls import quoted
 from orchestrator.tracking.mlflow_client import connect
 from trainables.errors import ConfigError
@@ -103,7 +103,10 @@ class Registry:
         Raises:
             ConfigError: There is none, or there are several.
         """
-        return the_one({str(version.name) for version in self._search("")})
+        return the_one(self._names())
+
+    def _names(self) -> set[str]:
+        return {str(version.name) for version in self._search("")}
 
     def alias(self, model: str, alias: str) -> str | None:
         """Return the version of an alias; ``None`` if the model or the alias does not exist."""
@@ -209,18 +212,10 @@ class Registry:
         Raises:
             LookupError: The model, version or alias does not exist.
         """
-        version = version_or_alias
-        if not version.isdigit():
-            found = self.alias(model, version_or_alias)
-            if found is None:
-                known = ", ".join(sorted(self.aliases(model))) or "none"
-                raise LookupError(
-                    f"model '{model}' has no alias '{version_or_alias}'; its aliases: {known}"
-                )
-            version = found
-        elif version not in self.versions(model):
-            known = ", ".join(self.versions(model)) or "none"
-            raise LookupError(f"model '{model}' has no version {version}; its versions: {known}")
+        numbers = self.versions(model)
+        if not numbers:
+            raise LookupError(no_model(model, self._names()))
+        version = number_of(version_or_alias, model, numbers, self.aliases(model))
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
             inside = self._inside(model, version).as_posix()

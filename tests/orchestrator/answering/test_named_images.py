@@ -63,6 +63,17 @@ def test_globs_in_quotes(inbox: Path) -> None:
     assert flat("*.gif") == [Unreadable("*.gif", "no file has such a name")]
 
 
+@pytest.mark.parametrize("word", ["deep/**", "deep**", "./**/*", "**", "*"])
+def test_no_glob_names_an_image_twice(inbox: Path, word: str) -> None:
+    """``**`` matches a folder and what is in it; the folder stands for all its images."""
+    (inbox / "deep-sea.jpg").touch()
+    found = [os.path.normpath(name) for name in flat(word) if isinstance(name, str)]
+    below = ["deep/1.PNG", "deep/er/3.webp"]
+    assert sorted(name for name in found if name.startswith("deep/")) == below
+    assert len(set(found)) == len(found)
+    assert ("deep-sea.jpg" in found) is (word != "deep/**")
+
+
 def test_an_existing_file_wins_over_a_glob(inbox: Path) -> None:
     assert flat("a/b[1].jpg") == ["a/b[1].jpg"]
 
@@ -147,6 +158,12 @@ def test_nothing_found_is_one_line(inbox: Path, arrive: Arrive) -> None:
     ):
         with pytest.raises(ConfigError, match=text):
             some_images(named_images(words))
+
+
+def test_a_closed_standard_input_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ConfigError, match="no names on standard input"):
+        some_images(named_images(["-"]))
 
 
 def test_what_was_refused_before_the_first_image_stays_in_front(inbox: Path) -> None:

@@ -163,6 +163,25 @@ def test_floors_are_computed_again_from_the_tables(desk: Desk) -> None:
     assert desk.best("3") == {"test/accuracy/open": "1"}
 
 
+def test_a_floor_stays_where_a_version_could_not_be_compared_with_it(desk: Desk) -> None:
+    """Version 2 is worse than 1; version 3 shares images with 2 alone, and 4 with 1 again."""
+
+    def mixed(skill: float, *starts: int) -> Outcomes:
+        data = [p for start in starts for p in photos(test=400, start=start)]
+        return version(data, right_below(skill))
+
+    assert desk.challenge(mixed(0.90, 0)).promoted
+    assert desk.challenge(mixed(0.8925, 0, 1000)).promoted
+    assert desk.best("2") == {"test/accuracy/open": "1"}
+    third = desk.challenge(mixed(0.8925, 1000))
+    assert overall(third).reason.endswith("best champion so far (version 1): no shared image")
+    assert third.promoted
+    assert desk.best("3") == {"test/accuracy/open": "1"}
+    last = desk.challenge(mixed(0.8775, 0, 1000))
+    assert not last.promoted
+    assert "best champion so far (version 1): test/accuracy/balanced 0.8775" in overall(last).reason
+
+
 def test_a_better_version_raises_the_floor_and_a_rollback_takes_it_back(desk: Desk) -> None:
     for skill in (0.80, 0.90):
         desk.challenge(skilled(skill))

@@ -149,6 +149,20 @@ def test_no_shared_image_leaves_the_base_to_compare_with() -> None:
     )
 
 
+def test_common_rehearsals_do_not_stand_in_for_images() -> None:
+    rehearsal = dict.fromkeys(NAMES, 0.9)
+    mine = version(photos(start=900), right_below(0.5), rehearsal=rehearsal)
+    base = Rival("the base recipe", version(photos(start=900), right_below(0.9)))
+    theirs = version(photos(), right_below(0.9), rehearsal=rehearsal)
+    found = judged(mine, theirs, base=base)
+    assert verdicts(found)["comparison"] == "not asked"
+    assert decision(found, "overall").verdict == "refused"
+    assert decision(found, "overall").reason.startswith("the base recipe: test/accuracy/balanced")
+    assert decision(found, "novelty").verdict == "passed"
+    assert decision(found, "novelty").reason.startswith("version 1: rehearsal/novelty/auroc")
+    assert list(found.over_champion) == ["novelty"]
+
+
 @pytest.mark.parametrize(("skill", "verdict"), [(0.9, "passed"), (0.7, "refused")])
 def test_the_first_version_is_judged_against_its_base(skill: float, verdict: str) -> None:
     base = Rival("the base recipe", many(0.8))
@@ -195,6 +209,20 @@ def test_ten_images_do_not_tell_chance() -> None:
     assert (found.verdict, found.passed) == ("cannot tell", True)
 
 
+@pytest.mark.parametrize("train", [0, 20])
+def test_test_images_of_one_class_do_not_tell_chance(train: int) -> None:
+    """Of the one class that has a test, always naming it is right too."""
+    data = [*photos(("lynx",), train=200, test=60), *photos(("tabby",), train=train, test=0)]
+    perfect = version(data, lambda photo: photo.label, classes=("lynx", "tabby"))
+    assert decision(judged(perfect, None), "chance").verdict == "not asked"
+    table = perfect.images
+    inside = table.assign(predicted=table["label"].where(table["part"] == "train", "tabby"))
+    found = decision(judged(perfect._replace(images=inside), None), "chance")
+    assert (found.verdict, found.origin) == (
+        ("passed", "out_of_fold/") if train else ("not asked", "")
+    )
+
+
 @pytest.mark.parametrize(
     ("share", "level", "verdict"),
     [
@@ -235,6 +263,26 @@ def test_rehearsals_are_compared_where_both_have_one() -> None:
     unsure = decision(judged(many(0.9, rehearsal=unequal), many(0.9, rehearsal=first)), "novelty")
     assert unsure.verdict == "cannot tell"
     assert f"needs about {unsure.needs:,} rehearsed classes" in unsure.reason
+
+
+def test_a_rehearsal_without_a_value_is_left_out() -> None:
+    nan = dict.fromkeys(NAMES, float("nan"))
+    mine, theirs = nan | {"lynx": 0.8, "tabby": 0.8}, nan | {"lynx": 0.8, "ocelot": 0.3}
+    found = judged(many(0.9, rehearsal=mine), many(0.9, rehearsal=theirs))
+    assert decision(found, "novelty").reason == (
+        "version 1: rehearsal/novelty/auroc over 1 classes: the same answers"
+    )
+    none = judged(many(0.9, rehearsal=nan), many(0.9, rehearsal=theirs))
+    assert decision(none, "novelty").verdict == "not asked"
+
+
+def test_models_that_differ_in_what_is_unknown_alone_name_alike() -> None:
+    data = photos(test=4)
+    first = version(data, right_below(0.5))
+    wary = version(data, right_below(0.5), known=lambda photo: photo.hard < 0.5)
+    found = judged(wary, first)
+    assert decision(found, "overall").verdict == "passed"
+    assert decision(found, "overall").reason.endswith("the same answers")
 
 
 def test_losses_to_the_best_champion_so_far_do_not_add_up() -> None:
@@ -279,7 +327,13 @@ def test_metrics_that_were_not_measured_are_not_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("champion", "verdict"),
-    [(None, "not asked"), ({}, "not asked"), ({"m": 0.5}, "passed"), ({"m": 0.9}, "refused")],
+    [
+        (None, "not asked"),
+        ({}, "not asked"),
+        ({"m": float("nan")}, "not asked"),
+        ({"m": 0.5}, "passed"),
+        ({"m": 0.9}, "refused"),
+    ],
 )
 def test_a_gate_that_compared_nothing_was_not_asked(
     champion: dict[str, float] | None, verdict: str

@@ -145,6 +145,24 @@ def test_two_classes_that_changed_names_are_followed() -> None:
     assert gains(mine, theirs)[BALANCED].same
 
 
+def test_a_name_that_another_class_took_is_not_the_class_that_had_it() -> None:
+    """The ocelots were deleted, and what was a lynx is called ocelot: no former ocelot is right."""
+    before = photos(("lynx", "ocelot"))
+    theirs = version(before, lambda photo: "ocelot")
+    after = [Photo(p.digest, "ocelot", p.part, p.hard) for p in before if p.label == "lynx"]
+    mine = version([*after, *photos(("tabby",))], lambda photo: photo.label)
+    shared = share(mine, theirs)
+    assert shared.renamed == {"lynx": "ocelot", "ocelot": "ocelot of before"}
+    assert (shared.classes, shared.only_theirs) == (("ocelot",), ("ocelot of before",))
+    assert set(shared.images["theirs"]) == {"ocelot of before"}
+    assert gains(mine, theirs)[UNSHARED].value == 1.0
+    said = describe(shared, "version 1")
+    assert "'lynx' is called 'ocelot' now; " in said
+    assert "version 1 alone knows 'ocelot of before'" in said
+    merged = version([*after, *photos(("ocelot",))], lambda photo: photo.label)
+    assert share(merged, theirs).renamed == {"lynx": "ocelot"}  # of both, half each: one class
+
+
 def test_a_class_in_two_halves_is_no_renamed_one() -> None:
     data = photos()
     names = [*NAMES[:4], "red tabby", "grey tabby"]

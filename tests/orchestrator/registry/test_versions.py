@@ -113,6 +113,10 @@ def test_unknown_names_are_said_with_what_there_is(uri: str, run_id: str, tmp_pa
         registry.download("some", "champion", tmp_path / "out")
     with pytest.raises(LookupError, match="no version 7; its versions: 1"):
         registry.download("some", "7", tmp_path / "out")
+    with pytest.raises(LookupError, match=r"challenger; did you mean 'challenger'"):
+        registry.download("some", "challanger", tmp_path / "out")
+    with pytest.raises(LookupError, match=r"no registered model 'sone'; .*'some'"):
+        registry.download("sone", "champion", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     empty = tmp_path / "empty"
     empty.mkdir()
