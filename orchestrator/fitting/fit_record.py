@@ -99,6 +99,18 @@ class FitRecord(Record):
     suspects_file: str = ""  # their table, if there are any
     started: str = ""  # ISO 8601, UTC
 
+    def from_here(self, storage: str, folder: Path) -> FitRecord:
+        """Return the record with storage and files as they are named now, in the working folder.
+
+        Args:
+            storage: What the storage is called now.
+            folder: Folder of the model.
+        """
+        names = ("report", "suspects_file")
+        given = {name: Path(getattr(self, name)).name for name in names if getattr(self, name)}
+        files = {name: shown(folder / file) for name, file in given.items()}
+        return self.model_copy(update={"storage": storage, **files})
+
     def save(self, folder: Path) -> Path:
         """Write ``fit.json`` in one step and return its path."""
         target = folder / FILE
@@ -121,3 +133,9 @@ def load_fit(folder: Path) -> FitRecord | None:
         reason = fault_of(error)
         logging.getLogger(__name__).warning("%s is not read: %s", folder / FILE, reason)
         return None
+
+
+def shown(path: Path) -> str:
+    """Return a path from the working folder, where it is below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -55,8 +55,10 @@ def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
     for line in photos_lines(found.photos):
         lines.say(*line)
     key, record = fit_key(options, found), load_fit(folder)
+    record = record and record.from_here(options.storage, folder)
     if record is not None and record.key == key and _is_champion(record):
-        lines.plain(f"nothing changed since {record.started}: version {_version(record)} answers")
+        state = "answers" if record.promotion and record.promotion.promoted else "was refused"
+        lines.plain(f"nothing changed since {record.started}: version {_version(record)} {state}")
     else:
         from orchestrator.fitting.job import FitJob
         from trainables.lazy import load_deferred

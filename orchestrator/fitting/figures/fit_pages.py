@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.fitting.fit_record import shown
 from orchestrator.fitting.screen import last_screen
 from orchestrator.locking.sweep_lock import write_file
 from orchestrator.report.fit_page import ClassRow, Heading, write_fit_page
@@ -96,9 +97,3 @@ def _table(suspects: Mapping[str, Sequence[Suspect]], images: PhotoSet) -> str:
         for part, found in suspects.items()
     }
     return suspects_csv(rows, {below(file): label for file, label in images.corrected.items()})
-
-
-def shown(path: Path) -> str:
-    """Return a path from the working folder, where it is below it."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -98,8 +98,9 @@ def test_files_that_are_no_images_are_one_line(model: FittedModel, tmp_path: Pat
     ):
         with pytest.raises(ConfigError, match=f"{name}: {reason}"):
             model.predict([whole, tmp_path / name])
-    with pytest.raises(ConfigError, match="a PIL image can't be read, image file is truncated"):
-        model.predict(Image.open(tmp_path / "half.png"))
+    cut_off = "a PIL image can't be read, image file is truncated"
+    with Image.open(tmp_path / "half.png") as half, pytest.raises(ConfigError, match=cut_off):
+        model.predict(half)
 
 
 def test_it_is_found_from_another_folder_too(

@@ -2,6 +2,8 @@
 
 import fcntl
 import io
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from orchestrator.fitting.fit_options import FitOptions
 from orchestrator.fitting.photo_folder import look_at_folder
 from orchestrator.fitting.progress_lines import Lines
 from orchestrator.fitting.start import fit_key, fit_photos
+from orchestrator.records import PromotionRecord
+from tests.orchestrator.fitting.test_screen import RECORD
 from trainables.errors import ConfigError
 
 
@@ -70,3 +74,41 @@ def test_one_fit_of_a_model_at_a_time(photos: Path, tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="another fit of the model 'pets' runs"):
             fit_photos(options, Lines(io.StringIO()))
+
+
+@pytest.mark.parametrize(("promoted", "state"), [(True, "answers"), (False, "was refused")])
+def test_unchanged_photos_are_told_from_another_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, promoted: bool, state: str
+) -> None:
+    """The record was written where the storage was called otherwise; MLflow's database is asked."""
+    storage = tmp_path / "runs"
+    options = FitOptions(photos=photos, storage=str(storage))
+    folder = storage / "models" / "pets"
+    folder.mkdir(parents=True)
+    verdict = PromotionRecord(model="pets", version="2", promoted=promoted)
+    key = fit_key(options, look_at_folder(photos, folder))
+    RECORD.model_copy(
+        update={
+            "key": key,
+            "storage": "..",
+            "report": "../report.html",
+            "started": "noon",
+            "promotion": verdict,
+        }
+    ).save(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with closing(sqlite3.connect(storage / "mlflow.db")) as database, database:
+        database.execute("CREATE TABLE registered_model_aliases (name, alias, version)")
+        database.execute(
+            "CREATE TABLE model_versions "
+            "(name, version, storage_location, source, status, current_stage)"
+        )
+        database.execute("INSERT INTO registered_model_aliases VALUES ('pets', 'champion', 2)")
+        row = ("pets", 2, None, str(folder), "READY", "None")
+        database.execute("INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)", row)
+    monkeypatch.chdir(photos)
+    out = io.StringIO()
+    found = fit_photos(options, Lines(out))
+    assert f"nothing changed since noon: version 2 {state}" in out.getvalue()
+    assert (found.storage, found.report) == (str(storage), str(folder / "report.html"))
+    assert f"orchestrator promote list --storage {storage} --model pets" in out.getvalue()
