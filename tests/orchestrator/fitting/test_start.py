@@ -85,7 +85,7 @@ def test_unchanged_photos_are_told_from_another_folder(
     options = FitOptions(photos=photos, storage=str(storage))
     folder = storage / "models" / "pets"
     folder.mkdir(parents=True)
-    verdict = PromotionRecord(model="pets", version="2", promoted=promoted)
+    verdict = PromotionRecord(model="pets", version="2", promoted=promoted, gates=[])
     key = fit_key(options, look_at_folder(photos, folder))
     RECORD.model_copy(
         update={

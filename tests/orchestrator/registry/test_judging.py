@@ -305,6 +305,15 @@ def test_losses_to_the_best_champion_so_far_do_not_add_up() -> None:
     assert decision(kept, "overall").reason.endswith("(version 1): no shared image")
 
 
+def test_what_the_champion_refuses_is_not_asked_of_the_best_one() -> None:
+    best = {"overall": Rival(ONE, many(0.93))}
+    gates, champion = [Overall()], Rival("version 2", many(0.92))
+    found = judge_photos(many(0.80), gates=gates, champion=champion, best=best)
+    assert decision(found, "overall").verdict == "refused"
+    assert "best champion" not in decision(found, "overall").reason
+    assert found.over_best == {}
+
+
 def test_a_loss_to_the_best_champion_that_is_not_excluded_is_said() -> None:
     best = {"overall": Rival(ONE, many(0.915))}
     champion = Rival("version 2", many(0.90))

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.registry.paired import (
     BALANCED,
+    CALIBRATION,
     UNSHARED,
     false_alarms,
     over_constant,
@@ -57,6 +58,13 @@ def test_equal_predictions_of_unequal_models_show_no_more_than_their_number() ->
     assert (unsure.verdict, unsure.needs) == ("cannot tell", 390)  # 1.96 / 392 = .5 points
 
 
+def test_calibration_needs_the_probabilities_of_both() -> None:
+    told, silent = (version(photos(), right_below(0.8), stated=p) for p in (0.8, float("nan")))
+    for pair in ((told, silent), (silent, told)):
+        assert set(gains(*pair)) == {BALANCED, "accuracy/medium"}
+    assert gains(told, told)[CALIBRATION].mine == pytest.approx(0.0, abs=1e-6)
+
+
 def test_six_test_images_cannot_tell() -> None:
     data = photos(train=30, test=3)[: 2 * 33]
     mine, theirs = (version(data, right_below(skill), classes=NAMES) for skill in (0.7, 1.0))
@@ -84,7 +92,7 @@ def test_an_added_class_is_no_loss_of_the_others() -> None:
     assert (shared.classes, shared.only_mine, shared.only_theirs) == (NAMES[:4], ("tabby",), ())
     assert shared.mine_alone == 40
     found = paired_gains(shared, mine.bands())
-    assert found[BALANCED].value == 0.0
+    assert found[BALANCED].value == found["accuracy/medium"].value == 0.0
     assert found[BALANCED].number == 160
     assert found[UNSHARED].value == pytest.approx(-3 / 40)
     assert found[BALANCED].mine - found[BALANCED].theirs == pytest.approx(-3 / 40)  # the whole

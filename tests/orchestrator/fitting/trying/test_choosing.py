@@ -82,6 +82,13 @@ def test_images_of_a_group_are_drawn_together() -> None:
     assert width[1] > 4 * width[0]
 
 
+def test_groups_are_drawn_within_their_class() -> None:
+    """The only group of a class is in each sample, so that nothing outside judges the class."""
+    right = [1] * 20 + [0]
+    choice = choose(answered([right, right], [0] * 20 + [1]), base=0, metric="balanced")
+    assert (choice.honest.mean, choice.honest.low, choice.honest.high) == (1.0, 1.0, 1.0)
+
+
 def test_a_choice_needs_images() -> None:
     empty = Answered(np.zeros((2, 0), dtype=bool), np.zeros(0, int), np.zeros(0, int), np.ones(2))
     with pytest.raises(ValueError, match="at least one image"):
