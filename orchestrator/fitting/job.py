@@ -120,7 +120,7 @@ class FitJob:
         labels = base.artifacts["backbone"].pretraining_labels
         played = rehearse_scores(
             chosen,
-            recipe.score.calibrator,
+            recipe,
             data,
             names,
             level=self.options.false_alarm,

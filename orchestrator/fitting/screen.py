@@ -17,6 +17,7 @@ from trainables.rehearsal.outcome import Rehearsal
 
 Line = tuple[str, str]  # label and text; an empty label goes on with the one before
 SHOWN = 3  # names in a line
+FOUND = (30, 10)  # images of a new class, of which the first that could be tried is told
 RARE = 0.1  # share of new photos in the sentence about alarms
 
 
@@ -251,12 +252,39 @@ def rehearsal_lines(found: Rehearsal) -> Iterator[str]:
         f"           if 1 photo in {1 / RARE:g} is new, {whole(found.precision(RARE))} of 100 "
         f"alarms are right; weakest: {weakest.class_name}{nearest}"
     )
+    yield from found_lines(found)
     met, others = found.noticed(among="met"), found.noticed(among="others")
     if met.classes and others.classes:
         yield (
             f"           {met.classes} classes have a label in the backbone's pretraining: "
             f"{whole(met.mean)} %; the other {others.classes}: {whole(others.mean)} %"
         )
+
+
+def found_lines(found: Rehearsal) -> Iterator[str]:
+    """Yield for how many classes a new class's images are found as one cluster of the pool.
+
+    Where no class has 30 images, or too few false alarms lie in the pool, it is asked of 10.
+    """
+    for images in FOUND:
+        hits = found.found(images)
+        if hits.tried:
+            yield (
+                f"           {images} images of a new class are found as one cluster for "
+                f"{hits.hits} of the {hits.tried} classes that could be tried "
+                f"[{short(hits.low)}, {short(hits.high)}]"
+            )
+            return
+
+
+def short(value: float) -> str:
+    """Return a ratio with two decimals, without the zero in front.
+
+    Example:
+        >>> short(0.546), short(1.0)
+        ('.55', '1.00')
+    """
+    return f"{value:.2f}".removeprefix("0")
 
 
 def whole(value: float) -> str:

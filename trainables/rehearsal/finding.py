@@ -88,6 +88,9 @@ def found_by_size(
             continue
         came = torch.randperm(len(stream.new), generator=generator)[:size]
         pooled = stream.new[came[stream.noticed[came]]]
+        if len(pooled) < max(RECALL * size, PURITY * FEWEST) - 1e-9:
+            found[size] = False  # whatever the clusters are: too few are in the pool
+            continue
         beside = stream.known.features[:0]
         if alarms:
             chances = stream.weights * possible

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.fitting.fit_record import ClassCount, Figures, FitRecord, Photos, Search
 from orchestrator.fitting.screen import (
+    found_lines,
     gain_line,
     headline,
     last_screen,
@@ -156,6 +157,31 @@ def test_verdict_and_commands() -> None:
     assert page.startswith("orchestrator report pets --storage 'my runs'  ")
     assert last.startswith("orchestrator promote list --storage 'my runs' --model pets  ")
     assert len(last_screen(RECORD, None)) == len(last_screen(RECORD, Path("a.jpg"))) - 1
+
+
+def test_the_screen_says_for_how_many_classes_the_pool_shows_one_cluster() -> None:
+    def turns(hits: int, tried: int, untried: int) -> list[Turn]:
+        every = [True] * hits + [False] * (tried - hits) + [None] * untried
+        return [
+            Turn(str(n), 40, {0.05: 0.5}, 0.9, [("cat", 0.5)], {10: True, 30: found})
+            for n, found in enumerate(every)
+        ]
+
+    told = Rehearsal(turns(11, 13, 7), [], (0.05,), 0.05, frozenset(), 0.1, "")
+    assert list(found_lines(told)) == [
+        "           30 images of a new class are found as one cluster for 11 of the 13 classes "
+        "that could be tried [.55, .98]"
+    ]
+    assert list(rehearsal_lines(told))[2] == next(found_lines(told))
+    few = told._replace(turns=turns(0, 0, 4))
+    assert next(found_lines(few)).strip() == (
+        "10 images of a new class are found as one cluster for 4 of the 4 classes that could be "
+        "tried [.40, 1.00]"
+    )
+    none = [turn._replace(found={10: None, 30: None}) for turn in few.turns]
+    assert list(found_lines(told._replace(turns=none))) == []
+    unasked = [turn._replace(found={}) for turn in few.turns]
+    assert list(found_lines(told._replace(turns=unasked))) == []
 
 
 def test_the_rehearsal_says_where_its_figures_come_from() -> None:

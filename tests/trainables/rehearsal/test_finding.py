@@ -7,6 +7,7 @@ import torch
 
 from trainables.closed_form.statistics import Samples, samples
 from trainables.methods.clusterers import Clusterer
+from trainables.rehearsal import finding
 from trainables.rehearsal.finding import Finding, Stream, found_by_size
 
 WIDTH = 16
@@ -53,6 +54,23 @@ def test_what_is_not_noticed_is_not_in_the_pool() -> None:
     assert find(stream(tight(30), torch.zeros(30).bool())) == {10: False, 30: False}
 
 
+def test_what_no_cluster_can_hold_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools: list[int] = []
+    clusters = finding._clusters
+
+    def counted(how, given, pool, generator):
+        pools.append(len(pool))
+        return clusters(how, given, pool, generator)
+
+    monkeypatch.setattr(finding, "_clusters", counted)
+    assert find(stream(tight(30), torch.arange(30) < 14), FINDING._replace(sizes=(30,))) == {
+        30: False
+    }
+    assert pools == []  # 14 are below half of 30
+    find(stream(tight(30), torch.arange(30) < 15), FINDING._replace(sizes=(30,)))
+    assert pools == [15 + 14]
+
+
 def test_two_tight_halves_are_no_one_cluster_of_most() -> None:
     both = tight(30)
     both[::2] -= 10 * torch.eye(WIDTH)[7]
@@ -73,8 +91,8 @@ def test_a_pool_needs_the_false_alarms_of_its_stream(
     prevalence: float, tried: dict[int, bool | None]
 ) -> None:
     # 18 are there; 5 % of 90 and 270 are 4 and 14, of 190 and 570 10 and 28, of 490 24
-    finding = FINDING._replace(prevalence=prevalence)
-    assert find(stream(tight(30), torch.ones(30).bool()), finding) == tried
+    rarer = FINDING._replace(prevalence=prevalence)
+    assert find(stream(tight(30), torch.ones(30).bool()), rarer) == tried
 
 
 def test_a_class_with_fewer_images_cannot_be_tried() -> None:
@@ -92,5 +110,5 @@ def test_false_alarms_that_flood_the_cluster_hide_the_class() -> None:
 def test_images_that_join_a_known_class_are_no_cluster_of_their_own() -> None:
     generator = torch.Generator().manual_seed(4)
     like_the_first = 5 * torch.eye(WIDTH)[0] + 0.2 * torch.randn(30, WIDTH, generator=generator)
-    finding = FINDING._replace(max_new=1)
-    assert find(stream(like_the_first, torch.ones(30).bool()), finding)[30] is False
+    one = FINDING._replace(max_new=1)
+    assert find(stream(like_the_first, torch.ones(30).bool()), one)[30] is False
