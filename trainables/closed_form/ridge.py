@@ -92,11 +92,19 @@ class Spectrum(NamedTuple):
             found.append(torch.linalg.solve_triangular(factor, scaled, upper=False))
         return found
 
-    def solutions(self, regularizers: Sequence[float]) -> Tensor:
-        """Return the weights ``[M, L, C]``, in the basis, of fits with L regularizers."""
+    def solutions(
+        self, regularizers: Sequence[float], changes: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Return the weights ``[M, L, C]``, in the basis, of fits with L regularizers.
+
+        Args:
+            regularizers: L numbers.
+            changes: Of these regularizers, if they are there.
+        """
         penalized = self.values[:, None] + self.values.new_tensor(regularizers)
         found = self.products[:, None] / penalized[:, :, None]
-        for level, change in enumerate(self.changes(regularizers)):
+        changes = self.changes(regularizers) if changes is None else changes
+        for level, change in enumerate(changes):
             found[:, level] += change.T @ (change @ self.products)
         return found
 
@@ -112,6 +120,11 @@ class Spectrum(NamedTuple):
             found.append(answers.unflatten(1, (some.shape[1], -1)).transpose(0, 1))
         return self.target + torch.cat(found)
 
+    def lengths(self, coordinates: Tensor, regularizers: Sequence[float]) -> Tensor:
+        """Return ``x^T (diag(values) + r)^-1 x`` ``[n, L]`` of coordinates ``[n, M]``."""
+        inverse = 1 / (self.values[:, None] + self.values.new_tensor(regularizers))
+        return coordinates.square() @ inverse
+
     def kernels(
         self, coordinates: Tensor, regularizers: Sequence[float], changes: Sequence[Tensor]
     ) -> Tensor:
@@ -124,8 +137,7 @@ class Spectrum(NamedTuple):
         """
         if coordinates.shape[1] == 1:
             rows = coordinates[:, 0]
-            inverse = 1 / (self.values[:, None] + self.values.new_tensor(regularizers))
-            lengths = rows.square() @ inverse
+            lengths = self.lengths(rows, regularizers)
             for level, change in enumerate(changes):
                 lengths[:, level] += (change @ rows.T).square().sum(dim=0)
             return lengths.T[:, :, None, None] + self.constant
@@ -229,7 +241,8 @@ def leave_out(
         regularizers: L numbers > 0.
         coordinates: Of all samples ``[N, M]``; ``None``: they are computed block by block.
     """
-    solutions, changes = parts.solutions(regularizers), parts.changes(regularizers)
+    changes = parts.changes(regularizers)
+    solutions = parts.solutions(regularizers, changes)
     classes, levels = len(parts.target), len(regularizers)
     for members in groups_of_one_size(data.groups):
         size = members.shape[1]

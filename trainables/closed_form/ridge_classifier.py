@@ -24,6 +24,7 @@ from trainables.closed_form.ridge import (
     solve_each,
     spectrum,
 )
+from trainables.closed_form.ridge_choice import LeftOutErrors
 from trainables.closed_form.scale import NEVER, fit_scale
 from trainables.closed_form.statistics import BLOCK, MOST_KEPT, Samples, Statistics, no_samples
 from trainables.functional.class_weights import class_prior, filled_counts
@@ -205,6 +206,12 @@ class Chosen(NamedTuple):
     answers: Tensor | None
 
 
+def few_asked(data: Samples, num_classes: int) -> bool:
+    """Say whether leverages of few regularizers suffice; see `LeftOutErrors`."""
+    alone = len(data.groups.unique()) == len(data.groups)
+    return alone and len(GRID) * len(data.labels) * num_classes <= BLOCK
+
+
 def choose_regularizer(
     parts: Spectrum,
     data: Samples,
@@ -218,6 +225,10 @@ def choose_regularizer(
         return Chosen(UNJUDGED, None)
     share = judges / torch.bincount(data.labels[judges])[data.labels * judges].double()
     penalties = [multiple * parts.unit for multiple in GRID]
+    if coordinates is not None and few_asked(data, len(parts.target)):
+        left_out = LeftOutErrors(parts, data, weights, share, penalties, coordinates=coordinates)
+        place = left_out.smallest()
+        return Chosen(GRID[place], left_out.answers(place))
     errors = torch.zeros(len(GRID), dtype=torch.float64, device=weights.device)
     shape = len(GRID), len(weights), len(parts.target)
     every = weights.new_empty(shape) if math.prod(shape) <= BLOCK else None

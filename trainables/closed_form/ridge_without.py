@@ -96,7 +96,7 @@ class RidgeOfAll:
         )
         if not _well_conditioned(parts, min(multiples) * parts.unit):
             return None
-        return Left(parts, self.coordinates[staying] - shift)
+        return Left(parts, self.coordinates[staying].sub_(shift))
 
 
 def _well_conditioned(parts: Spectrum, regularizer: float) -> bool:

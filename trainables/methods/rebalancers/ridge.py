@@ -9,9 +9,11 @@ import torch
 
 from trainables.closed_form.fitting import Fit, FromSums
 from trainables.closed_form.ridge import Spectrum, spectrum
+from trainables.closed_form.ridge_choice import USUALLY_ASKED
 from trainables.closed_form.ridge_classifier import (
     GRID,
     RidgeSettings,
+    few_asked,
     fit_spectrum,
     regularizer_of_validation,
     with_ridge,
@@ -157,8 +159,10 @@ class Ridge(RidgeSettings, FromSums, Rebalancer):
         """Return the fit to what stays: the decomposition of all serves while few leave."""
         _refuse_validation([self])
         multiples = GRID if self.regularizer is None else (self.regularizer,)
-        left = None
-        if of_all.pays(len(leaving), len(multiples)):
+        left, levels = None, len(multiples)
+        if self.regularizer is None and few_asked(data, len(kept.counts)):
+            levels = USUALLY_ASKED
+        if of_all.pays(len(leaving), levels):
             left = of_all.without(leaving, staying, kept, multiples)
         if left is None:
             return self.fit_sums(kept, classifier=classifier, data=data)
