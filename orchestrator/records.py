@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -208,14 +208,37 @@ class SelectionRecord(Record):
     reason: str = ""
 
 
+class ServiceRecord(Record):
+    """The model that answers: the chosen recipe once more, with every class known.
+
+    ``metrics`` are its own on the test part (``test/...``) and on training images out of fold
+    (``out_of_fold/...``), and what the finalist's rehearsal told of new classes
+    (``rehearsal/...``).
+    """
+
+    trial_id: str  # of the recipe; the base's if the winner's could not serve
+    seed: int
+    classes: int
+    images: int  # that it trained on
+    calibrating: int = 0  # training images that calibrate and do not train
+    test_images: int = 0
+    notes: list[str] = []  # what is done otherwise than in the rehearsal
+    metrics: Metrics = {}
+    folder: str  # of the exported model, below the sweep's folder
+    run: str  # name of its run
+
+
+Step = Literal["finalist", "service", "promotion", "report"]
+
+
 class FailureRecord(Record):
     """A step after the search that failed, without which the sweep went on.
 
-    ``step`` is ``finalist`` (a recipe on one seed, or the export of its model), ``promotion`` or
-    ``report``.
+    ``step`` is ``finalist`` (a recipe on one seed, or the export of its model), ``service`` (the
+    chosen recipe with every class known), ``promotion`` or ``report``.
     """
 
-    step: Literal["finalist", "promotion", "report"]
+    step: Step
     error: Annotated[str, AfterValidator(redact)]  # one line
     trial_id: str | None = None
     seed: int | None = None
@@ -302,6 +325,7 @@ class SweepRecord(Record):
     trials: list[TrialRecord] = []
     finalists: list[FinalistRecord] = []
     selection: SelectionRecord | None = None  # absent in records of earlier versions
+    service: ServiceRecord | None = None  # of a sweep on one's own images
     promotion: PromotionRecord | None = None
     failures: list[FailureRecord] = []  # of finalists, report and promotion
     tracking_uri: Annotated[str, AfterValidator(redact)] = ""  # for people: without a password
@@ -346,30 +370,6 @@ class SweepRecord(Record):
         if record.selection is not None and record.selection.winner not in names:
             raise ConfigError(f"{path} is damaged: its winner is none of its finalists")
         return record
-
-
-def readable_records(folders: Iterable[Path]) -> tuple[list[SweepRecord], list[str]]:
-    """Return the sweeps of folders, oldest first, and one line for each that is damaged."""
-    found: list[SweepRecord] = []
-    damaged: list[str] = []
-    for folder in sorted(folders):
-        try:
-            found.append(SweepRecord.load(folder))
-        except ConfigError as error:
-            damaged.append(str(error))
-    return sorted(found, key=lambda record: record.started), damaged
-
-
-def ending(trial: TrialRecord) -> str:
-    """Return a trial's state as text, with the number of epochs on a ladder's rung.
-
-    Example:
-        >>> rung = {"classify.training.until": 4}
-        >>> ending(TrialRecord(trial_id="t", number=0, state="PRUNED", params={}, rung=rung))
-        'pruned after 4 epochs'
-    """
-    epochs = trial.rung.get("classify.training.until")
-    return f"{trial.state.lower()} after {epochs} epochs" if epochs else trial.state.lower()
 
 
 def best_finalist(

@@ -245,13 +245,14 @@ def report(
     Damaged records are named, a line each; the other sweeps are listed.
     """
     from orchestrator.options import local_folder
-    from orchestrator.records import SweepRecord, readable_records
+    from orchestrator.records import SweepRecord
     from trainables.errors import ConfigError, did_you_mean
 
     found_at = local_folder(storage).glob("sweeps/*/sweep.json")
     folders = {path.parent.name: path.parent for path in found_at}
     if name is None:
         from orchestrator.cli.terminal_tables import sweeps_table
+        from orchestrator.report.summary import readable_records
         from orchestrator.report.terminal import console
 
         found, damaged = readable_records(folders.values())

@@ -133,8 +133,10 @@ def export_model(
     storage: str,
     folder: Path,
     served: str = "updated",
-) -> None:
+) -> RecipeResult:
     """Write one of a recipe's models and its evaluation into a folder, from stored stage results.
+
+    Returns the results of the recipe's stages.
 
     Args:
         tree: The base recipe as plain values.
@@ -157,3 +159,4 @@ def export_model(
     reference = reference_of(outcome.artifacts, MODELS[served])
     if reference is not None:
         save_artifact(reference, folder / REFERENCE)
+    return outcome

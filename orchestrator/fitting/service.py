@@ -16,15 +16,8 @@ from orchestrator.execution.execute import RecipeResult, export_model
 from orchestrator.execution.store_executor import cached_views
 from orchestrator.fitting.figures.fit_pages import write_findings
 from orchestrator.fitting.figures.measuring import Known, figures, judged
-from orchestrator.fitting.figures.outcome_tables import (
-    answers_of_table,
-    answers_out_of_fold,
-    answers_to_test,
-    outcomes_of,
-    photos_of_source,
-    save,
-)
 from orchestrator.fitting.figures.photo_answers import PhotoAnswers, answers_to_photos
+from orchestrator.fitting.figures.source_photos import photos_of_source
 from orchestrator.fitting.fit_record import Figures, FitRecord, Search
 from orchestrator.fitting.photo_folder import TABLE, Found
 from orchestrator.fitting.rehearsing import FILE
@@ -32,6 +25,13 @@ from orchestrator.fitting.trying.answer_table import AnswerTable, logits_out_of_
 from orchestrator.fitting.trying.choosing import Choice
 from trainables.inference.card import describe_model, read_card
 from trainables.inference.expected_prior import expected_prior
+from trainables.inference.outcome_tables import (
+    answers_of_table,
+    answers_out_of_fold,
+    answers_to_test,
+    outcomes_of,
+    save,
+)
 from trainables.settings import flatten
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 Modules in reading order: `page` (one HTML file per sweep), `fit_page` (one per fit), `pictures`
 (its figures with captions), `summary`, `figures` (one evaluation), `class_figures` (its classes),
 `sweep_figures` (a whole sweep), `photo_findings` and `photo_sections` (what answers tell about
-photos, with pictures), `drawing` (figure style), `templates/`; `terminal` (printing and errors).
+photos, with pictures), `service_lines` (the model that answers), `drawing` (figure
+style), `templates/`; `terminal` (printing and errors).
 Used by trials, fits, tables and commands; reads records and stored evaluations.
 """

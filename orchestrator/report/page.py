@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.locking.sweep_lock import write_file
-from orchestrator.records import FinalistRecord, SweepRecord, ending
+from orchestrator.records import FinalistRecord, SweepRecord
 from orchestrator.report import sweep_figures as sweep
 from orchestrator.report.class_figures import class_rows
 from orchestrator.report.pictures import (
@@ -20,9 +20,11 @@ from orchestrator.report.pictures import (
     setting_pictures,
     winner_arrays,
 )
+from orchestrator.report.service_lines import service_lines
 from orchestrator.report.summary import (
     Importance,
     bands,
+    ending,
     importance,
     measured,
     ranked,
@@ -103,6 +105,7 @@ def context(record: SweepRecord, folder: Path) -> dict[str, Any]:
         "evaluation": evaluation_pictures(record, best, arrays, settings),
         "classes": class_rows(arrays, settings),
         "facts": _facts(record),
+        "service": service_lines(record),
     }
 
 

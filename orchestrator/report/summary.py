@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.records import FinalistRecord, Objective, Scalar, SweepRecord, TrialRecord
 from orchestrator.report.drawing import BANDS
+from trainables.errors import ConfigError
 
 STATES = ("COMPLETE", "PRUNED", "RUNNING", "FAIL")
 SHUFFLES = 20
 FEWEST_TRIALS = 8  # importances of fewer trials would be noise
+
+
+def readable_records(folders: Iterable[Path]) -> tuple[list[SweepRecord], list[str]]:
+    """Return the sweeps of folders, oldest first, and one line for each that is damaged."""
+    found: list[SweepRecord] = []
+    damaged: list[str] = []
+    for folder in sorted(folders):
+        try:
+            found.append(SweepRecord.load(folder))
+        except ConfigError as error:
+            damaged.append(str(error))
+    return sorted(found, key=lambda record: record.started), damaged
+
+
+def ending(trial: TrialRecord) -> str:
+    """Return a trial's state as text, with the number of epochs on a ladder's rung.
+
+    Example:
+        >>> rung = {"classify.training.until": 4}
+        >>> ending(TrialRecord(trial_id="t", number=0, state="PRUNED", params={}, rung=rung))
+        'pruned after 4 epochs'
+    """
+    epochs = trial.rung.get("classify.training.until")
+    return f"{trial.state.lower()} after {epochs} epochs" if epochs else trial.state.lower()
 
 
 def value_of(trial: TrialRecord, metric: str) -> float | None:

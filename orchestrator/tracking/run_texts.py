@@ -7,7 +7,7 @@ import json
 from pathlib import PurePath
 from typing import Any
 
-from orchestrator.records import FinalistRecord, SweepRecord
+from orchestrator.records import FinalistRecord, ServiceRecord, SweepRecord, winner
 from orchestrator.tracking.mlflow_client import TRAINING_MODE
 from orchestrator.tracking.tracker import RunOrigin
 
@@ -58,15 +58,15 @@ def dataset_of(data: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def describe_version(record: SweepRecord, best: FinalistRecord, experiment_id: str | None) -> str:
+def describe_version(record: SweepRecord, experiment_id: str | None) -> str:
     """Return the description of a registered version, in Markdown.
 
     Args:
-        record: Record of the sweep, with its MLflow run.
-        best: The winner.
+        record: Record of the sweep, with finalists and its MLflow run.
         experiment_id: MLflow experiment of the sweep's run, for the link to the report; without it
             or the run there is no link.
     """
+    best, service = winner(record), record.service
     title = record.titles.get(best.trial_id, best.trial_id)
     base = record.selection is not None and record.selection.base == best.trial_id
     seeds = ", ".join(map(str, best.seeds))
@@ -75,7 +75,8 @@ def describe_version(record: SweepRecord, best: FinalistRecord, experiment_id: s
         f"`{record.name}` (search space {record.space}, {len(record.trials)} trials), with seed "
         f"{best.seeds[0]}.",
         *([f"Selection: {record.selection.reason}."] if record.selection else []),
-        f"On the test set, over seeds {seeds}:",
+        *([] if service is None else [_of_service(service)]),
+        f"{'On the test set' if service is None else 'In the rehearsal'}, over seeds {seeds}:",
         "\n".join(f"- {line}" for line in _objectives(record, best)),
     ]
     if experiment_id is not None and record.run_id is not None:
@@ -83,6 +84,15 @@ def describe_version(record: SweepRecord, best: FinalistRecord, experiment_id: s
         report = f"{place}/artifacts/{REPORT}?{TRAINING_MODE}"
         lines.append(f"[The sweep's run]({place}?{TRAINING_MODE}) has the [report]({report}).")
     return "\n\n".join(lines)
+
+
+def _of_service(service: ServiceRecord) -> str:
+    """Return what the version is where the winner was run once more with every class known."""
+    known = f"This version knows all {service.classes} classes"
+    own = service.metrics.get("test/accuracy/balanced")
+    shown = f"; balanced accuracy of its own test answers: {own:.4f}" if own is not None else ""
+    notes = "".join(f"\n- {note}" for note in service.notes)
+    return f"{known}, from {service.images} training images, seed {service.seed}{shown}.{notes}"
 
 
 def describe_sweep(record: SweepRecord) -> str:

@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from orchestrator.execution.infrastructure import infrastructure_fault, one_line
 from orchestrator.locking.sweep_lock import SweepLostError
-from orchestrator.records import FailureRecord, SweepRecord
+from orchestrator.records import FailureRecord, Step, SweepRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-Step = Literal["finalist", "promotion", "report"]
 
 
 class Failures:

@@ -37,6 +37,7 @@ from orchestrator.trials.finalists import (
     run_seed,
     summarize,
 )
+from orchestrator.trials.service_recipe import ends_in_service
 from trainables.experiment import Experiment
 from trainables.inference.card import describe_model, read_card
 from trainables.settings import assign
@@ -134,7 +135,9 @@ class FinalRound:
                 with failures.noted("finalist", trial.trial_id):
                     done = self._finalist(trial, runs[trial.trial_id], objectives, storage)
                     finalists.append(done)
-        self.record.finalists, self.record.selection = [], None
+        self.record.finalists, self.record.selection, self.record.service = [], None, None
+        if self.options.promote:  # of other finalists: a start that follows judges these
+            self.record.promotion = None
         if finalists:
             able = {f.trial_id: runs[f.trial_id] for f in finalists}
             selection = self._select(chosen, finalists, able, objectives)
@@ -209,8 +212,9 @@ class FinalRound:
             for o in objectives
             if o.metric in record.metrics
         ]
+        where = "test, as a rehearsal" if ends_in_service(self.base) else "test"
         self._say(
-            f"finalist {trial.title} on {len(runs)} seed{'s' * (len(runs) > 1)}, test: "
+            f"finalist {trial.title} on {len(runs)} seed{'s' * (len(runs) > 1)}, {where}: "
             f"{'  '.join(shown)}"
         )
         model = "updated model" if choice.served == "updated" else "model before the update"

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from orchestrator.execution.progress import LINE_SECONDS, RunProgress, Ticker
 from orchestrator.options import command, remedies
-from orchestrator.records import Objective, PromotionRecord, SweepRecord, TrialRecord, ending
+from orchestrator.records import Objective, PromotionRecord, SweepRecord, TrialRecord
+from orchestrator.report.summary import ending
 from trainables.errors import readable
 
 
@@ -265,7 +266,7 @@ def what_failed(record: SweepRecord) -> str | None:
     if not record.finalists:
         first = next((f"; the first error: {f}" for f in record.failures), "")
         return f"no finalist completed{first}"
-    failed = [str(f) for f in record.failures if f.step in ("promotion", "report")]
+    failed = [str(f) for f in record.failures if f.step in ("service", "promotion", "report")]
     return f"{'; '.join(failed)}; the same command tries it again" if failed else None
 
 

@@ -79,7 +79,8 @@ def _check_early(
     options: SweepOptions, base: Experiment, record: SweepRecord, console: Console
 ) -> None:
     """Refuse what cannot work before the sweep's folder is written: sampler, weights, data."""
-    from orchestrator.trials.data_look import look_before_sweep
+    from orchestrator.trials.data_look import look_before_sweep, say
+    from orchestrator.trials.service_recipe import check_service, ends_in_service
     from orchestrator.trials.sweep_start import open_ladder, open_sampler
     from trainables.pipeline import check_trunk
 
@@ -87,6 +88,9 @@ def _check_early(
     open_sampler(options, base, record)
     check_trunk(base)
     look_before_sweep(base.data, console)
+    if options.promote and ends_in_service(base):
+        for note in check_service(base).notes:
+            say(console, f"the base recipe, when it serves: {note}")
 
 
 def _run_locked(options: SweepOptions, base: Experiment, console: Console) -> SweepRecord:

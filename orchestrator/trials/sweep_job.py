@@ -1,4 +1,4 @@
-"""One sweep as a job: search, finalists on several seeds, promotion, report."""
+"""One sweep as a job: search, finalists on several seeds, service run, promotion, report."""
 
 from __future__ import annotations
 
@@ -81,18 +81,23 @@ class SweepJob:
         return tracker
 
     def run(self) -> None:
-        """Search, test the finalists, promote the winner; only what is not done yet."""
+        """Search, test the finalists, serve and promote the winner; only what is not done yet."""
         self.search()
         if not self.done:
             return
         if not final_round_is_done(self.record, self.objectives, self.options):
             with self.failures.noted("finalist"):
                 self.run_finalists()
+        self.failures.forget("service")
         self.failures.forget("promotion")
-        with self.failures.noted("promotion"):
-            self.promote()
+        with self.failures.noted("service"):
+            self.serve()
+        if not self.failures.of("service"):
+            with self.failures.noted("promotion"):
+                self.promote()
         self.discard_states()
-        failed = self.failures.of("promotion") or not self.record.finalists
+        missing = self.failures.of("service") or self.failures.of("promotion")
+        failed = missing or not self.record.finalists
         self.status = "FAILED" if failed else "FINISHED"
 
     def search(self) -> None:
@@ -238,37 +243,57 @@ class SweepJob:
             judged_in = {"data.world": self.base.data.final_world}
             self._keep_protocol(assign(self.base, judged_in))
 
-    def promote(self) -> None:
-        """Register the winner (by validation objectives) and let the gates decide."""
+    def serve(self) -> None:
+        """Run the choice of a sweep on one's own images once more, with every class known."""
         from orchestrator.records import winner
         from orchestrator.registry.comparison import gate_metrics
+        from orchestrator.registry.promote import disqualifications
+        from orchestrator.trials.progress import RunningDisplay
+        from orchestrator.trials.service_recipe import ends_in_service
+        from orchestrator.trials.service_round import ServiceRound
+
+        check_sweep(self.folder)
+        asked = self.options.promote and self.record.finalists and ends_in_service(self.base)
+        if not asked or disqualifications(gate_metrics(winner(self.record))):
+            return
+        last = ServiceRound(
+            self.options, self.base, self.record, self.console, self.tracker, self.folder
+        )
+        with RunningDisplay(self.console, self._running):
+            last.run(self._storage())
+
+    def promote(self) -> None:
+        """Register the winner (by validation objectives) and let the gates decide."""
         from orchestrator.registry.gate_settings import choose_gates
         from orchestrator.registry.promote import SWEEP_TAG, promote
         from orchestrator.registry.versions import open_aside
         from orchestrator.tracking.mlflow_runs import identity
         from orchestrator.tracking.run_texts import describe_version
+        from orchestrator.trials.service_round import candidate_of
 
         check_sweep(self.folder)
         if not self.options.promote or not self.record.finalists:
             return
-        best = winner(self.record)
+        made = candidate_of(self.record)
         if not self.tracker.flush(120):
             raise RuntimeError("the tracker does not answer: nothing was registered")
         self._note_runs()
         registry = (self._registry or open_aside(self.tracker.uri)).result()
-        run = best.run_ids[0]  # of an earlier start, if its finalists stand
-        run_id = self.tracker.run_id(run) or registry.find_run(identity(self.record.name, run))
+        # of an earlier start, if its finalists stand
+        run_id = self.tracker.run_id(made.run) or registry.find_run(
+            identity(self.record.name, made.run)
+        )
         if run_id is None:
             where = self.record.tracking_uri
-            raise RuntimeError(f"the run of {run} did not arrive at {where}")
+            raise RuntimeError(f"the run of {made.run} did not arrive at {where}")
         self.record.promotion = promote(
-            gate_metrics(best),
+            made.metrics,
             registry=registry,
             model=self.options.model,
-            folder=self.folder / "models" / best.trial_id,
+            folder=self.folder / made.folder,
             run_id=run_id,
-            tags={SWEEP_TAG: self.record.name, "orchestrator.trial": best.trial_id},
-            description=describe_version(self.record, best, registry.experiment_id(run_id)),
+            tags={SWEEP_TAG: self.record.name, "orchestrator.trial": made.trial_id},
+            description=describe_version(self.record, registry.experiment_id(run_id)),
             gates=choose_gates(self.options.gates),
             data=self.base.data,
         )

@@ -4,7 +4,8 @@ Modules in reading order: `scoring` (fit calibrator, score and threshold), `out_
 training images), `whole_fit` (a rebalancer with such answers), `expected_prior` (how often classes
 come), `service_check` (thresholds that serve), `judge` (which answers are right), `card`,
 `reference` (how strange an image looks), `model` (load one), `answers` (to an image), `outcomes`
-(to each test image), `uploads`, `evaluate_exported`. Older versions import `load_model` from here.
+(to each test image), `outcome_tables` (these, from stage results), `uploads`, `evaluate_exported`.
+Older versions import `load_model` from here.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """How good the model that answers is, and what it says image by image.
 
 Modules in reading order: `intervals` (of rates by class), `measuring` (figures of test and out of
-fold), `outcome_tables` (by which versions are compared), `photo_answers` (with probabilities and
-features), `fit_pages` (the page with pictures, and suspect labels as a table).
+fold), `source_photos` (which photo an image of a source is), `photo_answers` (with probabilities
+and features), `fit_pages` (the page with pictures, and suspect labels as a table).
 """

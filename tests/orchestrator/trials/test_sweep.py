@@ -62,7 +62,7 @@ def _wait_for_the_interrupt() -> None:
         threading.Event().wait(10.0)
 
 
-@pytest.mark.parametrize("step", ["run_finalists", "promote", "discard_states"])
+@pytest.mark.parametrize("step", ["run_finalists", "serve", "promote", "discard_states"])
 def test_nothing_outside_the_folder_is_done_for_a_lost_sweep(step: str, tmp_path: Path) -> None:
     job = object.__new__(SweepJob)
     job.folder = tmp_path / "sweeps" / "monday"
@@ -88,6 +88,7 @@ def test_a_refused_sweep_leaves_no_folder(tmp_path: Path) -> None:
         ("", "FINISHED", []),
         ("promote", "FAILED", ["promotion"]),
         ("run_finalists", "FAILED", ["finalist"]),
+        ("serve", "FAILED", ["service"]),
     ],
 )
 def test_a_step_that_fails_is_recorded_and_the_next_one_runs(
@@ -107,10 +108,12 @@ def test_a_step_that_fails_is_recorded_and_the_next_one_runs(
         if name == "run_finalists":
             job.record.finalists = finalists
 
-    for name in ("search", "run_finalists", "promote", "discard_states"):
+    order = ["search", "run_finalists", "serve", "promote", "discard_states"]
+    for name in order:
         monkeypatch.setattr(job, name, partial(step, name))
     job.run()
-    assert ran == ["search", "run_finalists", "promote", "discard_states"]
+    # what could not be served is not registered
+    assert ran == [name for name in order if (broken, name) != ("serve", "promote")]
     assert (job.status, [f.step for f in job.record.failures]) == (status, steps)
     assert all(f.error == "RuntimeError: no answer" for f in job.record.failures)
 

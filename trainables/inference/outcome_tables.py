@@ -1,20 +1,19 @@
-"""Tables of outcomes of a fit: what the model, and beside it the base, says of each image."""
+"""Tables of outcomes: what a model, and beside it the base recipe, says of each image."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from trainables.artifacts import OutOfFold, Scorer
+from trainables.data.readers.kept_files import kept_files
 from trainables.data.service_settings import SERVICE
-from trainables.data.shots.photo_set import Photo
+from trainables.data.source_cache import file_digests
 from trainables.data.sources import load_source
-from trainables.errors import readable
 from trainables.features.predict import calibrated
 from trainables.functional.verdict import called_unknown, threshold_of_each
 from trainables.inference.model import Predictions
@@ -28,24 +27,50 @@ from trainables.inference.outcomes import (
 
 if TYPE_CHECKING:
     from trainables.data.data_settings import Data
+    from trainables.data.views import Views
     from trainables.experiment import Evaluate
 
 FILES = {False: OUTCOMES_FILE, True: BASE_FILE}
 
 
-def photos_of_source(data: Data, table: Path, photos: Sequence[Photo]) -> list[Photo]:
-    """Return the photo of each image of a source, in its order.
+class Pictured(Protocol):
+    """An image of a source: what names its file, its part, its class, and its group."""
 
-    A source has the rows of its table but for files that could not be decoded, and copies that
-    show at the size of the model alone.
+    @property
+    def bytes_digest(self) -> str:
+        """SHA-256 (hex) of the file's bytes."""
+
+    @property
+    def part(self) -> str:
+        """One of train, val and test."""
+
+    @property
+    def class_name(self) -> str:
+        """Name of its class."""
+
+    @property
+    def group(self) -> str:
+        """The same for images that must not be parted."""
+
+
+class Picture(NamedTuple):
+    """An image of a folder or table: digest of its file's bytes, part, class and group."""
+
+    bytes_digest: str
+    part: str
+    class_name: str
+    group: str
+
+
+def pictures_of(data: Data, views: Views) -> list[Picture]:
+    """Return the images of a source of one's own in world `service`, in the source's order.
 
     Args:
-        data: Data settings, whose source is the table.
-        table: The table.
-        photos: The photos in the table's order.
+        data: Data settings, whose source is ``folder:PATH`` or ``table:PATH``.
+        views: Their views.
 
     Raises:
-        ValueError: The table has changed meanwhile.
+        ConfigError: The files changed since they were decoded.
     """
     source = load_source(
         data.source,
@@ -56,30 +81,36 @@ def photos_of_source(data: Data, table: Path, photos: Sequence[Photo]) -> list[P
         columns=data.columns,
         as_written=data.world == SERVICE,
     )
-    gone = {*source.skipped, *source.copies}
-    found = [p for p in photos if readable(os.path.relpath(p.file, table.parent)) not in gone]
-    if len(found) != len(source.labels):
-        raise ValueError(f"{table}: {len(found)} images expected, {len(source.labels)} are there")
-    return found
+    part = dict.fromkeys(range(len(source.labels)), "train")
+    part |= dict.fromkeys(views.index_lists["validation_known"], "val")
+    part |= dict.fromkeys(views.index_lists["held_out_known"], "test")
+    digests = file_digests(kept_files(data, source))
+    groups = digests if source.groups is None else [str(group) for group in source.groups]
+    return [
+        Picture(digest, part[number], source.class_names[label], group)
+        for number, (digest, label, group) in enumerate(
+            zip(digests, source.labels.tolist(), groups, strict=True)
+        )
+    ]
 
 
 def outcomes_of(
-    photos: Sequence[Photo],
+    photos: Sequence[Pictured],
     classes: Sequence[str],
     settings: Evaluate,
     *,
     test: tuple[Sequence[int], Predictions],
-    train: tuple[Sequence[int], Predictions],
+    train: tuple[Sequence[int], Predictions] | None = None,
     level: float | None = None,
 ) -> Outcomes:
     """Return a model's table of outcomes.
 
     Args:
-        photos: The photo of each image of the source.
+        photos: The images of the source, in its order.
         classes: Names of the classes that the model knows.
         settings: Bounds of the bands.
         test: Positions of the test images in the source, and the answers to them.
-        train: The same of the training images, answered out of fold.
+        train: The same of the training images, answered out of fold; ``None``: they are not.
         level: False alarm that the threshold was set for.
     """
     images = image_table(
@@ -91,6 +122,8 @@ def outcomes_of(
     empty = Outcomes(images, tuple(classes), settings.many_above, settings.few_below, level=level)
     positions, answers = test
     found = empty.with_answers("test", [photos[n].bytes_digest for n in positions], answers)
+    if train is None:
+        return found
     positions, answers = train
     return found.with_answers("train", [photos[n].bytes_digest for n in positions], answers)
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.fitting.figures.outcome_tables import (
+from trainables.artifacts import OutOfFold, Scorer
+from trainables.data.shots.photo_set import Photo
+from trainables.experiment import Evaluate
+from trainables.inference.outcome_tables import (
     answers_out_of_fold,
     answers_to_test,
     outcomes_of,
 )
-from trainables.artifacts import OutOfFold, Scorer
-from trainables.data.shots.photo_set import Photo
-from trainables.experiment import Evaluate
 from trainables.methods.calibrators import Calibrator
 from trainables.methods.scores import Score
 
