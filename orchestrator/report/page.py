@@ -20,7 +20,7 @@ from orchestrator.report.pictures import (
     setting_pictures,
     winner_arrays,
 )
-from orchestrator.report.service_lines import service_lines
+from orchestrator.report.service_lines import is_rehearsal, service_lines
 from orchestrator.report.summary import (
     Importance,
     bands,
@@ -106,6 +106,7 @@ def context(record: SweepRecord, folder: Path) -> dict[str, Any]:
         "classes": class_rows(arrays, settings),
         "facts": _facts(record),
         "service": service_lines(record),
+        "rehearsal": is_rehearsal(record),
     }
 
 

@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from orchestrator.records import SweepRecord
 
 
+def is_rehearsal(record: SweepRecord) -> bool:
+    """Say whether the finalists rehearsed for another model, which knows every class."""
+    world = record.experiment.get("data", {}).get("world")
+    return record.service is not None and world != "service"
+
+
 def service_lines(record: SweepRecord) -> list[str]:
     """Return what people read of a service run, a line each; empty without one."""
     service = record.service

@@ -67,6 +67,7 @@ def describe_version(record: SweepRecord, experiment_id: str | None) -> str:
             or the run there is no link.
     """
     best, service = winner(record), record.service
+    rehearsed = service is not None and record.experiment["data"]["world"] != "service"
     title = record.titles.get(best.trial_id, best.trial_id)
     base = record.selection is not None and record.selection.base == best.trial_id
     seeds = ", ".join(map(str, best.seeds))
@@ -76,7 +77,7 @@ def describe_version(record: SweepRecord, experiment_id: str | None) -> str:
         f"{best.seeds[0]}.",
         *([f"Selection: {record.selection.reason}."] if record.selection else []),
         *([] if service is None else [_of_service(service)]),
-        f"{'On the test set' if service is None else 'In the rehearsal'}, over seeds {seeds}:",
+        f"{'In the rehearsal' if rehearsed else 'On the test set'}, over seeds {seeds}:",
         "\n".join(f"- {line}" for line in _objectives(record, best)),
     ]
     if experiment_id is not None and record.run_id is not None:

@@ -38,6 +38,7 @@ from orchestrator.trials.finalists import (
     summarize,
 )
 from orchestrator.trials.service_recipe import ends_in_service
+from trainables.data.service_settings import SERVICE
 from trainables.experiment import Experiment
 from trainables.inference.card import describe_model, read_card
 from trainables.settings import assign
@@ -212,7 +213,10 @@ class FinalRound:
             for o in objectives
             if o.metric in record.metrics
         ]
-        where = "test, as a rehearsal" if ends_in_service(self.base) else "test"
+        # what is registered is another model: this recipe once more, with every class known
+        apart = self.options.promote and ends_in_service(self.base)
+        rehearsal = apart and self.base.data.world != SERVICE
+        where = "test, as a rehearsal" if rehearsal else "test"
         self._say(
             f"finalist {trial.title} on {len(runs)} seed{'s' * (len(runs) > 1)}, {where}: "
             f"{'  '.join(shown)}"

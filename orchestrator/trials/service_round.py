@@ -95,15 +95,14 @@ class ServiceRound:
         trial_id, served = self._served(best, base, storage)
         if served.recipe != base.recipe:
             self._compute(base.recipe, "base", storage)
-        rehearsed = next((f for f in self.record.finalists if f.trial_id == trial_id), None)
+        rehearsed = self._rehearsal_of(trial_id)
         folder = self.folder / "models" / f"{trial_id}-service"
         shutil.rmtree(folder, ignore_errors=True)
         outcome = export_model(served.recipe.model_dump(mode="json"), {}, storage, folder, "first")
         views = cached_views(served.recipe.data)
         describe_model(folder, views, "first")
         self._save_tables(folder, served.recipe, outcome, base.recipe, rehearsed, storage)
-        updated = rehearsed is not None and rehearsed.served == "updated"
-        notes = [*served.notes, *([NO_UPDATE] if updated else [])]
+        updated = [NO_UPDATE] if rehearsed is not None and rehearsed.served == "updated" else []
         self.record.service = ServiceRecord(
             trial_id=trial_id,
             seed=served.recipe.seed,
@@ -111,7 +110,7 @@ class ServiceRound:
             images=len(views.known_train.labels),
             calibrating=len(views.validation_known.labels),
             test_images=len(views.held_out_known.labels),
-            notes=notes,
+            notes=[*served.notes, *updated],
             metrics={**own_metrics(outcome.metrics), **rehearsal_metrics(rehearsed)},
             folder=str(folder.relative_to(self.folder)),
             run=f"{trial_id}-service",
@@ -177,9 +176,15 @@ class ServiceRound:
         if not same:
             pictures = pictures_of(base.data, cached_views(base.data))
         of_base = self.record.selection.base if self.record.selection else None
-        played = next((f for f in self.record.finalists if f.trial_id == of_base), None)
         table = table_of(base, found, pictures)
-        save(table._replace(rehearsal=self._aurocs(played)), folder, base=True)
+        aurocs = self._aurocs(self._rehearsal_of(of_base))
+        save(table._replace(rehearsal=aurocs), folder, base=True)
+
+    def _rehearsal_of(self, trial_id: str | None) -> FinalistRecord | None:
+        """Return the finalist of a recipe, if classes played new in this sweep."""
+        if not self.base.data.num_novel:
+            return None
+        return next((f for f in self.record.finalists if f.trial_id == trial_id), None)
 
     def _aurocs(self, rehearsed: FinalistRecord | None) -> dict[str, float]:
         """Return the AUROC of each class that played new for a finalist, with its first seed."""

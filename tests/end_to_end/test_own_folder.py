@@ -161,10 +161,10 @@ def test_a_sweep_by_a_relative_path_goes_on_from_another_folder(elsewhere: Path)
     with sqlite3.connect(elsewhere / "s/mlflow.db") as database:
         sources = database.execute("select distinct value from params where key = 'data.source'")
         assert sources.fetchall() == [("folder:photos",)]
-    check_that_the_champion_knows_every_class(elsewhere, record)
+    check_that_the_version_knows_every_class(elsewhere, record)
 
 
-def check_that_the_champion_knows_every_class(elsewhere: Path, record: dict[str, Any]) -> None:
+def check_that_the_version_knows_every_class(elsewhere: Path, record: dict[str, Any]) -> None:
     """Ask it about all test images: its figures in MLflow are what these answers give."""
     service = record["service"]
     assert (service["classes"], service["test_images"]) == (6, 36)
@@ -173,7 +173,9 @@ def check_that_the_champion_knows_every_class(elsewhere: Path, record: dict[str,
     assert service["calibrating"] == 21
     card = json.loads((elsewhere / "s/sweeps/mine" / service["folder"] / "model.json").read_text())
     assert card["class_names"] == list(CLASSES)
-    asked = orchestrator("predict", "photos/Test", "--json", "--storage", "s", cwd=elsewhere)
+    version = record["promotion"]["version"]  # whatever the gates say of two epochs' work
+    words = ("photos/Test", "--json", "--storage", "s", "--model-version", version)
+    asked = orchestrator("predict", *words, cwd=elsewhere)
     assert asked.returncode == 0, asked.stderr
     answers = [json.loads(line) for line in asked.stdout.splitlines()]
     right = [Path(found["image"]).parent.name == found["class_name"] for found in answers]
@@ -181,7 +183,8 @@ def check_that_the_champion_knows_every_class(elsewhere: Path, record: dict[str,
         rows = database.execute(
             "select m.key, m.value from metrics m join tags t on t.run_uuid = m.run_uuid "
             "join model_versions v on v.run_id = m.run_uuid "
-            "where t.key = 'orchestrator.role' and t.value = 'service' and v.version = 2"
+            "where t.key = 'orchestrator.role' and t.value = 'service' and v.version = ?",
+            (int(version),),
         )
         metrics = dict(rows.fetchall())
     assert len(right) == 36

@@ -22,6 +22,7 @@ from orchestrator.records import (
     TrialRecord,
     interval,
 )
+from orchestrator.report.page import context
 from orchestrator.report.service_lines import service_lines
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.trials.finalists import recipe_of, run_seed
@@ -33,6 +34,7 @@ from trainables.experiment import Experiment, load_experiment
 from trainables.inference.model import load_model
 from trainables.inference.outcomes import BASE_FILE, OUTCOMES_FILE, file_digest, load_outcomes
 from trainables.pipeline import run
+from trainables.settings import assign
 
 SIZES = {"ant": 26, "bee": 20, "cat": 14, "dog": 9}
 TEST = 8
@@ -214,7 +216,12 @@ def test_where_the_winner_cannot_serve_the_base_does(final: ServiceRound, tmp_pa
 def test_every_line_says_which_figure_it_is(final: ServiceRound, tmp_path: Path) -> None:
     assert service_lines(final.record) == []
     assert candidate_of(final.record).folder == "models/trial-0001"
+    page = context(final.record, tmp_path)
+    assert (page["service"], page["rehearsal"]) == ([], False)
     final.run(str(tmp_path / "storage"))
+    page = context(final.record, tmp_path)
+    assert page["service"] == service_lines(final.record)
+    assert page["rehearsal"]
     first, *others = service_lines(final.record)
     assert first == (
         "service: trial 1 once more, with all 4 classes known and 69 training images, seed 7; "
@@ -232,6 +239,20 @@ def test_every_line_says_which_figure_it_is(final: ServiceRound, tmp_path: Path)
         f"{shown['out_of_fold/novelty/false_alarm']:.4f}",
         "  new classes, from the rehearsal of trial 1 (some played new): novelty/auroc 0.7500",
     ]
+
+
+def test_without_a_class_that_played_new_nothing_is_told_of_new_ones(
+    final: ServiceRound, tmp_path: Path
+) -> None:
+    final.base = assign(
+        final.base,
+        {"data.novel_classes": 0, "data.validation_novel_classes": 0, "data.stream.novel": 0},
+    )
+    final.run(str(tmp_path / "storage"))
+    assert final.record.service is not None
+    assert not any(name.startswith("rehearsal/") for name in final.record.service.metrics)
+    table = load_outcomes(tmp_path / final.record.service.folder / OUTCOMES_FILE)
+    assert table.rehearsal == {}
 
 
 def test_what_no_update_and_no_new_class_showed_is_no_figure_of_the_model() -> None:
