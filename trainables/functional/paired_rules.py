@@ -115,7 +115,7 @@ def judge_rate(rate: Rate, limit: float) -> Decision:
         return Decision("refused", shown)
     if rate.high <= limit:
         return Decision("passed", shown)
-    distance = max(abs(rate.value - limit), limit / 4)
+    distance = max(abs(rate.value - limit), limit / 4, SMALLEST_STEP)
     needed = POWER * (Z / distance) ** 2 * limit * (1 - limit) * rate.number / rate.effective
     needs = _two_digits(max(needed, rate.number + 1))
     return Decision("cannot tell", f"{shown} (needs about {needs:,})", needs)

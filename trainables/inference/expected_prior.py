@@ -14,6 +14,7 @@ from trainables.experiment import AS_GIVEN
 from trainables.settings import read_yaml
 
 MOST_NAMES = 12  # of classes in a message
+MOST_IMAGES = 1e15  # of a class; sums stay exact numbers
 
 
 def expected_prior(prior: str, class_counts: Tensor, class_names: Sequence[str]) -> Tensor | None:
@@ -37,7 +38,8 @@ def expected_prior(prior: str, class_counts: Tensor, class_names: Sequence[str])
     if prior == AS_GIVEN:
         return None
     if prior.startswith(PRIOR_FILE):
-        shares = torch.tensor(_read(prior.removeprefix(PRIOR_FILE), class_names))
+        told = _read(prior.removeprefix(PRIOR_FILE), class_names)
+        shares = torch.tensor(told, dtype=torch.float64)
     else:
         shares = class_counts if prior == "natural" else torch.ones_like(class_counts)
     return shares.double() / shares.sum()
@@ -57,11 +59,15 @@ def _read(path: str, class_names: Sequence[str]) -> list[float]:
             )
     for name in class_names:
         value = told.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not 0 <= value <= MOST_IMAGES
+        ):
             received = "none" if name not in told else value
             raise ConfigError(
-                f"{owner} must give class '{name}' a number of at least 0, how often it is "
-                f"expected; received {received}"
+                f"{owner} must give class '{name}' a number of at least 0 and at most "
+                f"{MOST_IMAGES:g}, how often it is expected; received {received}"
             )
     if not sum(told.values()) > 0:
         raise ConfigError(f"{owner} expects no image of any class; give one a number above 0")

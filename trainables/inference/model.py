@@ -240,7 +240,8 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
         )
     try:
         return Model(parts, card, device, _load_reference(folder))
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:  # weights of other shapes
+    # weights of other shapes, answers of other classes
+    except (RuntimeError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"model folder {folder} is damaged: {_one_line(error)}") from None
 
 

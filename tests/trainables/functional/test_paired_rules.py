@@ -81,6 +81,12 @@ def test_a_rate_fails_wholly_above_its_limit(low: float, high: float, verdict: s
     assert judge_rate(Rate("few", 0.1, low, high, 50, 50), 0.1).verdict == verdict
 
 
+def test_the_number_that_would_tell_a_rate_is_bounded_where_rate_and_limit_are_equal() -> None:
+    # the distance is a quarter of the limit, .025: 2.043 * (1.96 / .025)^2 * .1 * .9 = 1,130
+    assert judge_rate(Rate("few", 0.1, 0.05, 0.2, 40, 40), 0.1).needs == 1200
+    assert judge_rate(Rate("few", 0.0, 0.0, 0.1, 40, 40), 0.0).needs == 41  # nothing is told by 40
+
+
 def test_the_number_that_would_tell_a_rate() -> None:
     # 2.043 * (1.96 / .05)^2 * .1 * .9 = 282.5; each image weighs half of an independent one
     rate = Rate("few", 0.15, 0.05, 0.3, 20, 40)

@@ -25,6 +25,9 @@ def test_a_file_gives_a_number_to_each_class(tmp_path: Path) -> None:
     prior = told(tmp_path, "owl: 1\ncat: 2.5\ndog: 1.5\n")
     assert prior is not None
     assert prior.tolist() == [0.5, 0.3, 0.2]
+    exact = told(tmp_path, "owl: 100000001\ncat: 100000000\ndog: 0\n")
+    assert exact is not None
+    assert exact.tolist() == [100000000 / 200000001, 0.0, 100000001 / 200000001]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,10 @@ def test_a_file_gives_a_number_to_each_class(tmp_path: Path) -> None:
         ("cat: 1\ndog: 1\nowl: -2\n", "must give class 'owl' a number.*received -2"),
         ("cat: 1\ndog: many\nowl: 2\n", "must give class 'dog' a number.*received many"),
         ("cat: 0\ndog: 0\nowl: 0\n", "expects no image of any class"),
+        ("cat: 1\ndog: .inf\nowl: 2\n", "must give class 'dog' a number.*at most 1e\\+15.*inf"),
+        ("cat: 1\ndog: .nan\nowl: 2\n", "must give class 'dog' a number.*received nan"),
+        ("cat: 1\ndog: 1.0e+300\nowl: 2\n", "must give class 'dog' a number.*received 1e\\+300"),
+        ("cat: 1\ndog: true\nowl: 2\n", "must give class 'dog' a number.*received True"),
     ],
 )
 def test_another_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from tests.helpers.exported import exported, exported_before, views_of
-from trainables.artifacts import Backbone, Classifier, OutOfFold, Scorer, load_artifact
+from trainables.artifacts import (
+    Backbone,
+    Classifier,
+    OutOfFold,
+    Scorer,
+    load_artifact,
+    save_artifact,
+)
 from trainables.errors import ConfigError
 from trainables.inference.model import Model, Outputs, load_model
 from trainables.inference.reference import Reference, Strangeness, reference_of, strangeness
@@ -82,6 +89,17 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
     shutil.copytree(exported(), tmp_path / "model")
     (tmp_path / "model" / "reference" / "tensors.safetensors").write_bytes(b"no")
     with pytest.raises(ConfigError, match="reference is damaged"):
+        load_model(tmp_path / "model")
+
+
+def test_answers_of_other_classes_are_one_line(tmp_path: Path) -> None:
+    shutil.copytree(exported(), tmp_path / "model")
+    scorer = load_artifact(Scorer, tmp_path / "model/scorer")
+    own = torch.zeros(len(load_model(exported()).card.class_names))
+    save_artifact(scorer._replace(class_thresholds=own), tmp_path / "model/scorer")
+    other = Reference(torch.zeros(2), torch.tensor([0, len(own)]))
+    save_artifact(other, tmp_path / "model/reference")
+    with pytest.raises(ConfigError, match="model is damaged: IndexError"):
         load_model(tmp_path / "model")
 
 
