@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from trainables.artifacts import OutOfFold, Scorer
@@ -42,6 +43,18 @@ def test_each_class_has_its_threshold() -> None:
     assert inside.class_name == ["bee", "ant"]
     assert inside.known.tolist() == [True, False]
     assert inside.probability.tolist() == [torch.tensor([0.0, 2.0]).softmax(0)[1].item()] * 2
+
+
+def test_probabilities_out_of_fold_are_calibrated() -> None:
+    scorer = SCORER._replace(
+        calibrator=Calibrator.parse("temperature"),
+        calibrator_state={"temperature": torch.tensor(2.0)},
+    )
+    logits = torch.tensor([[0.0, 2.0]])
+    found = answers_out_of_fold(
+        OutOfFold(logits, torch.tensor([0.3]), torch.arange(1)), scorer, NAMES
+    )
+    assert found.probability.tolist() == [pytest.approx(0.7310586)]  # 1 / (1 + exp(-1))
 
 
 def test_answers_are_told_by_digest_whatever_the_order_of_images() -> None:

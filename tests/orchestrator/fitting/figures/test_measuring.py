@@ -22,6 +22,11 @@ INSIDE = Judged(
 )
 
 
+def test_bounds_belong_to_the_medium_band() -> None:
+    known = Known(list("abcd"), [19, 20, 100, 101], 100, 20, [0.25] * 4)
+    assert [known.band(name) for name in "abcd"] == ["few", "medium", "medium", "many"]
+
+
 def test_figures_by_hand() -> None:
     found = figures(TEST, INSIDE, KNOWN)
     assert found.balanced.mean == pytest.approx((0.75 + 0.5 + 1.0) / 3)

@@ -50,6 +50,11 @@ def test_the_base_is_served_on_a_tie_and_where_nothing_is_shown() -> None:
     choice = choose(answered([equal, better], labels), base=0, metric="balanced")
     assert (choice.best, choice.served) == (1, 0)
     assert choice.gain.low <= 0
+    # where the base is the best, others that win in some samples are no gain or loss of the choice
+    other = np.roll(equal, 1)
+    choice = choose(answered([better, other], labels), base=0, metric="balanced")
+    assert (choice.best, choice.served) == (0, 0)
+    assert (choice.gain.mean, choice.gain.low, choice.gain.high) == (0, 0, 0)
 
 
 def test_a_variant_that_is_really_better_is_served() -> None:
