@@ -70,6 +70,7 @@ def test_columns_grow_with_names_and_wide_letters_count_twice() -> None:
 def test_no_probability_is_written_as_certain() -> None:
     line = TextLines(["tabby"])
     assert line(tabby(probability=0.9999)).endswith(" >.99")
+    assert line(tabby(probability=0.996)).endswith(" >.99")  # 1.00 in two digits
     assert line(tabby(probability=1.0)).endswith(" >.99")
     assert line(tabby(probability=0.3, second_probability=0.1)).endswith(".30   (lynx .10)")
     assert line(tabby(probability=0.3, second_probability=0.09)).endswith(".30")
