@@ -157,6 +157,11 @@ def cached_views(data: Data) -> Views:
     return _cached_views(data.model_dump_json())
 
 
+def forget_views() -> None:
+    """Forget cached views: a table may have other rows now than when this process read it."""
+    _cached_views.cache_clear()
+
+
 @lru_cache(maxsize=4)
 def _cached_views(document: str) -> Views:
     return build_views(Data.model_validate_json(document))

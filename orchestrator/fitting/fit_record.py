@@ -11,6 +11,7 @@ from orchestrator.locking.sweep_lock import write_file
 from orchestrator.records import Interval, PromotionRecord, Record, fault_of
 
 FILE = "fit.json"
+OUT_OF_FOLD, OWN_VALIDATION = "out-of-fold", "on val/"
 FEW_TEST = 200  # test images, below which answers out of fold say more
 
 
@@ -47,7 +48,7 @@ class Photos(Record):
 
 
 class Search(Record):
-    """What was tried, by answers out of fold, and what was chosen."""
+    """What was tried, and what was chosen by the answers to which images."""
 
     variants: int
     metric: str
@@ -59,6 +60,8 @@ class Search(Record):
     serves_base: bool
     classes_not_judged: list[str] = Field(default_factory=list)
     seconds: float = 0.0
+    judged_by: str = OUT_OF_FOLD  # or OWN_VALIDATION
+    left_out: int = 0  # variants for which there was no time
 
 
 class Figures(Record):
@@ -73,6 +76,9 @@ class Figures(Record):
     by_class: dict[str, Interval]
     images: int
     out_of_fold: Interval | None = None  # balanced accuracy of the training images
+    validation: Interval | None = None  # balanced accuracy of the folder's own val/
+    # that less `out_of_fold`, of the classes that both have
+    validation_gap: Interval | None = None
     out_of_fold_classes: list[str] = Field(default_factory=list)
 
 

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from orchestrator.execution.execute import RecipeResult, execute
-from orchestrator.execution.store_executor import cached_views
+from orchestrator.execution.store_executor import cached_views, forget_views
 from orchestrator.fitting.backbone import choose_backbone
-from orchestrator.fitting.fit_record import FitRecord, Search
-from orchestrator.fitting.progress_lines import duration
+from orchestrator.fitting.fit_record import OUT_OF_FOLD, OWN_VALIDATION, FitRecord, Search
 from orchestrator.fitting.recipe import recipe_of_photos
 from orchestrator.fitting.rehearsing import Rehearsed, rehearse_scores
-from orchestrator.fitting.screen import search_line
+from orchestrator.fitting.screen import features_line, search_line
 from orchestrator.fitting.service import Fitted, Tried, serve_fitted
 from orchestrator.fitting.trying.answer_table import NO_ANSWER, AnswerTable, answer_all
 from orchestrator.fitting.trying.choosing import Answered, choose
@@ -69,6 +68,7 @@ class FitJob:
         Raises:
             ConfigError: The photos or the backbone can't be used.
         """
+        forget_views()  # an earlier fit in this process may have seen fewer photos
         with _said_by_the_screen(usual=not self.options.backbone):
             return self._run(found, key)
 
@@ -81,8 +81,9 @@ class FitJob:
         store = StageStore(self.options.storage)
         began = time.monotonic()
         base = self._execute(recipe, store, found)
-        spent = duration(time.monotonic() - began)
-        self.lines.say("features", f"{found.photos.images:,} images in {spent}")
+        spent = time.monotonic() - began
+        told = features_line(found.photos.images, store.features.written, spent)
+        self.lines.say("features", told)
         views = cached_views(recipe.data)
         data = training_samples(base, views)
         tried = self._try(base, data, store, views)
@@ -135,10 +136,8 @@ class FitJob:
             ),
         )
         turns = len(played.rehearsal.turns)
-        self.lines.say(
-            "rehearsal",
-            f"{turns} of {len(names)} classes played new; {played.score} tells them best",
-        )
+        told = f"{turns} of {len(names)} classes played new; {played.score} tells them best"
+        self.lines.say("rehearsal", told if turns else "no class can play new")
         return played
 
     def _execute(self, recipe: Experiment, store: StageStore, found: Found) -> RecipeResult:
@@ -160,9 +159,10 @@ class FitJob:
         return limit is None or time.monotonic() - self._began < limit
 
     def _try(self, base: RecipeResult, data: Samples, store: StageStore, views: Views) -> Tried:
-        """Answer out of fold with every variant, and choose."""
+        """Answer with every variant, out of fold or what validates, and choose."""
         began = time.monotonic()
         classifier = base.artifacts["classifier"]
+        asked = validation_samples(base, views)
         keys = [use.key for use in base.uses if use.stage in ("classify", "extract")]
         what = f"{len(self.variants)} variants of head and balance"
         table = answer_all(
@@ -171,19 +171,22 @@ class FitJob:
             data,
             store=store,
             content=keys,
+            asked=asked,
             progress=partial(self.lines.step, "search", what),
             in_time=self._in_time,
         )
         tried = int((table.predicted[:, 0] != NO_ANSWER).sum())
         names = [str(name) for name in views.summary["known_class_names"]]
-        judged = judging(data, len(names)).numpy()
+        seen = data if asked is None else asked
+        everyone = np.ones(len(seen.labels), dtype=bool)
+        judged = judging(data, len(names)).numpy() if asked is None else everyone
         prior = expected_prior(self.options.prior, classifier.class_counts, names)
         choice = choose(
-            _answered(table, data, judged, prior),
+            _answered(table, seen, judged, prior),
             base=self._base,
             metric=self.options.metric,
         )
-        present = set(data.labels[torch.from_numpy(judged)].tolist())
+        present = set(seen.labels[torch.from_numpy(judged)].tolist())
         search = Search(
             variants=tried,
             metric=self.options.metric,
@@ -195,11 +198,13 @@ class FitJob:
             serves_base=is_base(self.variants[choice.served]),
             classes_not_judged=[name for n, name in enumerate(names) if n not in present],
             seconds=time.monotonic() - began,
+            judged_by=OUT_OF_FOLD if asked is None else OWN_VALIDATION,
+            left_out=len(self.variants) - tried,
         )
         self.lines.say("search", search_line(search))
-        if tried < len(self.variants):
-            self.lines.say("", f"--time left out {len(self.variants) - tried} variants")
-        return Tried(table, choice, search, self._base)
+        if search.left_out:
+            self.lines.say("", f"--time left out {search.left_out} variants")
+        return Tried(self.variants, table, choice, search, self._base)
 
 
 def training_samples(base: RecipeResult, views: Views) -> Samples:
@@ -208,6 +213,19 @@ def training_samples(base: RecipeResult, views: Views) -> Samples:
     groups = None if train.groups is None else torch.from_numpy(train.groups)
     return samples(
         base.artifacts["features"].known_train, torch.from_numpy(train.labels), groups=groups
+    )
+
+
+def validation_samples(base: RecipeResult, views: Views) -> Samples | None:
+    """Return features and labels of the folder's own validation images; ``None`` without any."""
+    labels = torch.from_numpy(views.validation_known.labels)
+    if not len(labels):
+        return None
+    groups = views.validation_known.groups
+    return samples(
+        base.artifacts["features"].validation_known,
+        labels,
+        groups=None if groups is None else torch.from_numpy(groups),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from orchestrator.records import PromotionRecord
 from orchestrator.registry.comparison import LATENCY
 from orchestrator.registry.floors import metric_of
 from orchestrator.registry.gate_settings import choose_gates
-from orchestrator.registry.promote import CHAMPION, promote
+from orchestrator.registry.promote import CHAMPION, PREVIOUS, promote
 from orchestrator.tracking.mlflow_calls import log_params, log_rows
 from orchestrator.tracking.mlflow_client import connect, ensure_experiment, tracking_uri
 
@@ -55,6 +54,14 @@ class Recorder:
         log_params(self._client, name, params, facts)
         return name
 
+    def _is_first(self, record: FitRecord) -> bool:
+        """Say whether no other version of the model answers, but perhaps that of this very fit."""
+        champion = self.registry.alias(record.model, CHAMPION)
+        if champion is None:
+            return True
+        own = self.registry.version_tags(record.model, champion).get(KEY_TAG) == record.key
+        return own and self.registry.alias(record.model, PREVIOUS) is None
+
     def judge(
         self,
         record: FitRecord,
@@ -73,9 +80,10 @@ class Recorder:
             data: Data settings of the recipe.
         """
         run = self.run_of(record, params)
-        log_rows(self._client, run, [(time.time_ns() // 1_000_000, 0, metrics)])
+        began = int(self._client.get_run(run).info.start_time)  # logged again it is the same value
+        log_rows(self._client, run, [(began, 0, metrics)])
         gates = choose_gates()
-        if self.registry.alias(record.model, CHAMPION) is None:  # nothing to be slower than
+        if self._is_first(record):  # nothing to be slower than
             gates = [gate for gate in gates if metric_of(gate) != LATENCY]
         found = promote(
             metrics,

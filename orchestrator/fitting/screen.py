@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from orchestrator.fitting.figures.closing_lines import (
+    compared_lines,
+    next_commands,
+    suspects_lines,
+    verdict,
+)
 from orchestrator.fitting.figures.intervals import bracket, ratio, signed
-from orchestrator.fitting.fit_record import FEW_TEST, Figures, FitRecord, Photos, Search
+from orchestrator.fitting.fit_record import (
+    FEW_TEST,
+    OUT_OF_FOLD,
+    Figures,
+    FitRecord,
+    Photos,
+    Search,
+)
 from orchestrator.fitting.progress_lines import duration
-from orchestrator.options import command
 from orchestrator.records import Interval
-from orchestrator.registry.verdicts import summary
 from trainables.rehearsal.outcome import Rehearsal
 
 Line = tuple[str, str]  # label and text; an empty label goes on with the one before
@@ -81,12 +91,25 @@ def some(names: Sequence[str], most: int = SHOWN) -> str:
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
 
 
+def features_line(images: int, new: int, seconds: float) -> str:
+    """Return of how many images features were computed: those of the others are stored.
+
+    Example:
+        >>> features_line(334, 334, 11.2), features_line(434, 100, 3.0)
+        ('334 images in 11 s', '434 images, 100 of them new, in 3 s')
+        >>> features_line(434, 0, 0.1)
+        '434 images, none new, in 1 s'
+    """
+    said = "" if new >= images else f", {f'{new:,} of them' if new else 'none'} new,"
+    return f"{images:,} images{said} in {duration(seconds)}"
+
+
 def search_line(search: Search) -> str:
     """Return what was tried and how good the choice honestly is."""
     return (
         f"{search.variants} variants of head and balance; {search.best} is the best: "
-        f"{bracket(search.honest)} {_metric(search.metric)}, out-of-fold, the choice repeated "
-        "inside"
+        f"{bracket(search.honest)} {_metric(search.metric)}, {search.judged_by}, the choice "
+        "repeated inside"
     )
 
 
@@ -104,7 +127,7 @@ def last_screen(record: FitRecord, example: Path | None) -> list[str]:
         example: An image to show.
     """
     commands = next_commands(record, example)
-    after = [*suspects_lines(record), verdict(record)]
+    after = [*suspects_lines(record), *compared_lines(record), verdict(record)]
     return ["", *headline(record), "", *after, *([""] if commands else []), *commands]
 
 
@@ -119,7 +142,8 @@ def headline(record: FitRecord) -> Iterator[str]:
     if found.origin != "test":
         yield f"{bracket(found.balanced)} {where}, out-of-fold    {more}"
     elif found.images < FEW_TEST and inside is not None:
-        yield f"{bracket(inside)} {where}, out-of-fold, as only {found.images} images test"
+        by = OUT_OF_FOLD if record.search.serves_base else record.search.judged_by
+        yield f"{bracket(inside)} {where}, {by}, as only {found.images} images test"
         yield f"{bracket(found.balanced)} on these    {more}"
     else:
         yield f"{bracket(found.balanced)} {where}    {more}"
@@ -127,35 +151,34 @@ def headline(record: FitRecord) -> Iterator[str]:
         names = some(found.out_of_fold_classes, 5)
         yield f"{names}: too few images for a test, their figures are out-of-fold"
     yield gain_line(record.search)
+    yield from validation_lines(found)
     if found.false_alarm is not None:
         yield false_alarm_line(found)
     if record.rehearsal:
         yield from rehearsal_lines(Rehearsal.from_json(json.dumps(record.rehearsal)))
 
 
-def suspects_lines(record: FitRecord) -> list[str]:
-    """Return how many labels may be wrong and where they can be corrected; nothing without any."""
-    found = [f"{count:,} {part}" for part, count in record.suspects.items() if count]
-    if not found:
-        return []
-    total, table = sum(record.suspects.values()), shlex.quote(record.suspects_file)
-    what = "label" if total == 1 else "labels"
-    return [
-        f"{total:,} {what} may be wrong ({', '.join(found)}): correct the column label in "
-        f"{table}, then give the same command --labels {table}"
-    ]
+def validation_lines(found: Figures) -> Iterator[str]:
+    """Yield that the own ``val/`` was made in other conditions, where its figure says so."""
+    gap = found.validation_gap
+    if found.validation is None or gap is None or gap.low <= 0 <= gap.high:
+        return
+    yield (
+        f"val/ has other conditions than train/: {bracket(found.validation)} balanced accuracy "
+        f"there, {signed(gap)} against train/ out-of-fold"
+    )
 
 
 def gain_line(search: Search) -> str:
     """Return what the search gained over the base recipe, and which of the two answers."""
     if search.serves_base and search.best == search.base:
-        return f"the base recipe ({search.base}) answers: no variant is better out-of-fold"
+        return f"the base recipe ({search.base}) answers: no variant is better {search.judged_by}"
     if search.serves_base:
         return (
             f"the base recipe ({search.base}) answers: {search.best} is not better beyond noise, "
-            f"{signed(search.gain)}, paired, out-of-fold"
+            f"{signed(search.gain)}, paired, {search.judged_by}"
         )
-    return f"{signed(search.gain)} over the base recipe ({search.base}), paired, out-of-fold"
+    return f"{signed(search.gain)} over the base recipe ({search.base}), paired, {search.judged_by}"
 
 
 def false_alarm_line(found: Figures) -> str:
@@ -187,44 +210,6 @@ def percents(found: Interval) -> str:
     """
     low, high = (percent(value).removesuffix(" %") for value in (found.low, found.high))
     return f"{percent(found.mean)} [{low}, {high}]"
-
-
-def verdict(record: FitRecord) -> str:
-    """Return which version answers, and what the gates said."""
-    promotion = record.promotion
-    if promotion is None:
-        return f"{record.model}: nothing was registered"
-    if promotion.version is None:
-        refused = "; ".join(gate.reason for gate in promotion.gates)
-        return f"{record.model} was not registered: {refused}"
-    name = f"{record.model} version {promotion.version}"
-    if promotion.promoted:
-        said = summary(promotion)
-        return f"{name} is champion: {said}.   {duration(record.seconds)}.   {record.report}"
-    refusing = "; ".join(f"{g.name}: {g.reason}" for g in promotion.gates if not g.passed)
-    return f"{name} was refused, the champion stays: {refusing}"
-
-
-def next_commands(record: FitRecord, example: Path | None) -> list[str]:
-    """Return commands that can be copied and run.
-
-    Args:
-        record: The fit.
-        example: An image to show.
-    """
-    if record.promotion is None or record.promotion.version is None:
-        return []
-    told: Mapping[str, str] = {"storage": record.storage, "model": record.model}
-    page = command(f"report {shlex.quote(record.model)}", storage=record.storage)
-    lines = [
-        (page, "confusions, suspect labels, images it is most surely wrong about"),
-        (command("promote list", **told), "versions and their figures"),
-    ]
-    if example is not None:
-        asked = command(f"predict {shlex.quote(str(example))}", **told)
-        lines.insert(0, (asked, "what is in an image"))
-    width = max(len(words) for words, _ in lines)
-    return [f"{words:<{width}}   {what}" for words, what in lines]
 
 
 def rehearsal_lines(found: Rehearsal) -> Iterator[str]:

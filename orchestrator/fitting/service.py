@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from orchestrator.execution.execute import RecipeResult, export_model
 from orchestrator.execution.store_executor import cached_views
 from orchestrator.fitting.figures.fit_pages import write_findings
-from orchestrator.fitting.figures.measuring import Known, figures, judged
+from orchestrator.fitting.figures.measuring import Judged, Known, figures, judged
 from orchestrator.fitting.figures.photo_answers import PhotoAnswers, answers_to_photos
 from orchestrator.fitting.figures.source_photos import photos_of_source
 from orchestrator.fitting.fit_record import Figures, FitRecord, Search
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from trainables.data.views import Views
     from trainables.experiment import Experiment
     from trainables.inference.model import Predictions
+    from trainables.methods.rebalancers import Rebalancer
     from trainables.rehearsal.outcome import Rehearsal
 
 EXPORTED = "served"
@@ -49,6 +51,7 @@ EXPORTED = "served"
 class Tried(NamedTuple):
     """All variants with their answers, the choice among them, and the base's number."""
 
+    variants: Sequence[Rebalancer]
     table: AnswerTable
     choice: Choice
     search: Search
@@ -143,14 +146,25 @@ class Answers(NamedTuple):
 
 def _answers(fitted: Fitted, *, base: bool) -> Answers:
     """Return what the model that answers, or the base, says of each image."""
-    outcome, tried = (fitted.base if base else fitted.outcome), fitted.tried
+    outcome = fitted.base if base else fitted.outcome
     found, scorer = outcome.artifacts, outcome.artifacts["scorer"]
     test = answers_to_test(found["evaluation"].arrays, scorer, fitted.names)
     if len(found["out_of_fold"].logits):
         train = answers_out_of_fold(found["out_of_fold"], scorer, fitted.names)
         return Answers(test, train, sure=True)
-    number = tried.base if base else tried.choice.served
-    return Answers(test, answers_of_table(tried.table.predicted[number], fitted.names), sure=False)
+    predicted = _inside(fitted, base=base).argmax(1)
+    return Answers(test, answers_of_table(predicted, fitted.names), sure=False)
+
+
+def _inside(fitted: Fitted, *, base: bool) -> Tensor:
+    """Return logits of the training images out of fold, also where validation images calibrate."""
+    outcome = fitted.base if base else fitted.outcome
+    found: Tensor = outcome.artifacts["out_of_fold"].logits
+    if len(found):
+        return found
+    tried = fitted.tried
+    method = tried.variants[tried.base if base else tried.choice.served]
+    return logits_out_of_fold(method, fitted.base.artifacts["classifier"], fitted.data)
 
 
 def _figures(fitted: Fitted, answers: Answers) -> Figures:
@@ -169,7 +183,18 @@ def _figures(fitted: Fitted, answers: Answers) -> Figures:
     inside = judged(answers.train, train.labels, train.groups)
     if not answers.sure:
         inside = inside._replace(unknown=None)
-    return figures(judged(answers.test, test.labels, test.groups), inside, known)
+    return figures(
+        judged(answers.test, test.labels, test.groups), inside, known, _validation(fitted)
+    )
+
+
+def _validation(fitted: Fitted) -> Judged | None:
+    """Return the answers to the folder's own validation images; ``None`` without any."""
+    view, tried = fitted.views.validation_known, fitted.tried
+    if not len(view.labels):
+        return None
+    answers = answers_of_table(tried.table.predicted[tried.choice.served], fitted.names)
+    return judged(answers, view.labels, view.groups)
 
 
 def _tables(fitted: Fitted, answers: Answers, photos: Sequence[Photo], exported: Path) -> None:
@@ -192,14 +217,9 @@ def _tables(fitted: Fitted, answers: Answers, photos: Sequence[Photo], exported:
 
 def _seen(fitted: Fitted, photos: Sequence[Photo]) -> PhotoAnswers:
     """Return what the model says of each photo, as the page shows it."""
-    found = fitted.outcome.artifacts
-    logits = found["out_of_fold"].logits
-    if not len(logits):  # validation images calibrate
-        logits = logits_out_of_fold(
-            fitted.recipe.rebalance.method, fitted.base.artifacts["classifier"], fitted.data
-        )
-    files = [photo.file for photo in photos]
-    return answers_to_photos(found, fitted.views, files, fitted.names, logits)
+    files, found = [photo.file for photo in photos], fitted.outcome.artifacts
+    inside = _inside(fitted, base=False)
+    return answers_to_photos(found, fitted.views, files, fitted.names, inside)
 
 
 def gate_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Begin a fit, or see that nothing changed: for that neither torch nor MLflow is loaded."""
+"""Begin a fit, or see that nothing changed: for that neither MLflow nor timm is loaded."""
 
 from __future__ import annotations
 

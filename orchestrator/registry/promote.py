@@ -148,7 +148,7 @@ def decide(
     disqualified = disqualifications(metrics)
     if disqualified:
         return PromotionRecord(model=model, version=version, promoted=False, gates=disqualified)
-    champion = registry.alias(model, CHAMPION)
+    champion = standing_champion(registry, model, version)
     decisions, comparison, floors = judge_version(
         registry,
         model,
@@ -183,6 +183,16 @@ def decide(
     else:
         registry.set_alias(model, CHALLENGER, version)
     return record
+
+
+def standing_champion(registry: Registry, model: str, version: str) -> str | None:
+    """Return the version that a version is compared with; ``None`` if it is the first.
+
+    A version that is champion already was decided by a run that ended before it kept the decision;
+    it is compared with the champion before it again.
+    """
+    champion = registry.alias(model, CHAMPION)
+    return registry.alias(model, PREVIOUS) if champion == version else champion
 
 
 def rollback(registry: Registry, model: str) -> str:

@@ -42,6 +42,7 @@ class FeatureShards:
 
     def __init__(self, backend: StorageBackend) -> None:
         self._backend = backend
+        self.written = 0  # features that were computed and stored
         self._names: dict[str, frozenset[bytes]] = {}  # of files that were read, by path
 
     def read(
@@ -77,6 +78,7 @@ class FeatureShards:
         path = f"{FOLDER}/{trunk}/{hashlib.sha256(content).hexdigest()}"
         self._backend.put(path, content)
         self._names[path] = frozenset(images)
+        self.written += len(images)
 
     def _paths(self, trunk: str) -> list[str]:
         """Return the files of a trunk's features; drafts have other names."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,13 +50,53 @@ def mean_of_rates(
     if not len(rates) or weights.sum() <= 0:
         raise ValueError("a mean over classes needs at least one class; received none")
     weights = weights / weights.sum()
-    rng = np.random.default_rng(seed)
+    drawn = _draw(rates, weights, np.random.default_rng(seed))
+    mean = float(sum(w * rate.rate for w, rate in zip(weights, rates, strict=True)))
+    return _around(min(max(mean, 0.0), 1.0), drawn)
+
+
+def difference_of_means(
+    rates: Mapping[str, ClassRate], others: Mapping[str, ClassRate], *, seed: int = 0
+) -> Interval | None:
+    """Return the mean rate less that of other images, over the classes that both have.
+
+    Args:
+        rates: Rate of each class.
+        others: Rate of each class among other images, independent of the first.
+        seed: Seed of the draws, see `mean_of_rates`.
+
+    Returns:
+        The difference with its 95 % interval; ``None`` if no class is in both.
+
+    Example:
+        >>> here = {"cat": ClassRate("cat", 0.9, 400, 400), "dog": ClassRate("dog", 1.0, 9, 9)}
+        >>> found = difference_of_means(here, {"cat": ClassRate("cat", 0.5, 400, 400)})
+        >>> round(found.mean, 2), round(found.low, 2), round(found.high, 2)
+        (0.4, 0.34, 0.46)
+    """
+    names = [name for name in rates if name in others]
+    if not names:
+        return None
+    rng, alike = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
+    mine, theirs = [rates[name] for name in names], [others[name] for name in names]
+    drawn = _draw(mine, alike, rng) - _draw(theirs, alike, rng)
+    mean = sum(rate.rate for rate in mine) - sum(rate.rate for rate in theirs)
+    return _around(mean / len(names), drawn)
+
+
+def _draw(
+    rates: Sequence[ClassRate], weights: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return draws of a weighted mean of rates."""
     drawn = np.zeros(DRAWS)
     for rate, weight in zip(rates, weights, strict=True):
         right = rate.groups * rate.rate
         drawn += weight * rng.beta(right + PRIOR, rate.groups - right + PRIOR, DRAWS)
-    mean = float(sum(w * rate.rate for w, rate in zip(weights, rates, strict=True)))
-    mean = min(max(mean, 0.0), 1.0)
+    return drawn
+
+
+def _around(mean: float, drawn: NDArray[np.float64]) -> Interval:
+    """Return a value with the interval that draws span around it."""
     low, high = (float(end) for end in np.quantile(drawn, (0.025, 0.975)))
     return Interval(mean=mean, low=min(low, mean), high=max(high, mean), values=[mean])
 

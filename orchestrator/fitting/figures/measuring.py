@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.fitting.figures.intervals import ClassRate, mean_of_rates, rates_by_class
+from orchestrator.fitting.figures.intervals import (
+    ClassRate,
+    difference_of_means,
+    mean_of_rates,
+    rates_by_class,
+)
 from orchestrator.fitting.fit_record import Figures
 from orchestrator.records import Interval
 
@@ -59,7 +64,9 @@ class Known(NamedTuple):
         return "many" if count > self.many_above else "medium"
 
 
-def figures(test: Judged, out_of_fold: Judged, known: Known) -> Figures:
+def figures(
+    test: Judged, out_of_fold: Judged, known: Known, validation: Judged | None = None
+) -> Figures:
     """Return the figures of a model.
 
     A class without test images is judged by its training images, answered out of fold, and named.
@@ -68,6 +75,7 @@ def figures(test: Judged, out_of_fold: Judged, known: Known) -> Figures:
         test: Answers to the test images.
         out_of_fold: Answers to the training images by fits without the image's group.
         known: The classes.
+        validation: Answers to the folder's own validation images.
 
     Raises:
         ValueError: No class has an image.
@@ -78,6 +86,10 @@ def figures(test: Judged, out_of_fold: Judged, known: Known) -> Figures:
     rates = {
         name: rates.get(name) or inside[name] for name in known.names if name in rates | inside
     }
+    checked = {}
+    if validation is not None:
+        given = (validation.right, validation.labels, validation.groups)
+        checked = rates_by_class(*given, known.names)
     unknown = _unknown(test, out_of_fold, known.names, borrowed)
     return Figures(
         origin="test" if len(test.labels) else "out of fold",
@@ -89,6 +101,8 @@ def figures(test: Judged, out_of_fold: Judged, known: Known) -> Figures:
         by_class={name: mean_of_rates([rate]) for name, rate in rates.items()},
         images=len(test.labels),
         out_of_fold=mean_of_rates(list(inside.values())) if inside else None,
+        validation=mean_of_rates(list(checked.values())) if checked else None,
+        validation_gap=difference_of_means(checked, inside),
         out_of_fold_classes=borrowed,
     )
 

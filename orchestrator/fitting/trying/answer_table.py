@@ -1,4 +1,4 @@
-"""Answers out of fold of all variants, computed once per family and kept in the stage store."""
+"""Answers of all variants, out of fold or to validation images, once per family, in the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from orchestrator.store.manifest import Computed
 from orchestrator.store.stage_store import StageStore
 from trainables.artifacts import Classifier
 from trainables.closed_form.statistics import Samples
-from trainables.features.rebalancer_search import answer_out_of_fold
+from trainables.features.predict import predict_logits
+from trainables.features.rebalancer_search import answer_out_of_fold, apply_in_batch
 from trainables.keys import code_digest, modules_of
 from trainables.methods.rebalancers import Rebalancer
 from trainables.settings import canonical_json
@@ -29,6 +30,8 @@ Progress = Callable[[int, int], None]
 
 class AnswerTable(NamedTuple):
     """Predicted class of N images by V variants that were fitted without the image's group.
+
+    The images are those of training, or the folder's own validation images.
 
     ``predicted [V, N]`` is int16 in the order of `list_variants`, ``surprise [V]`` the mean
     cross-entropy of the logits, float64; a variant without an answer has `NO_ANSWER` and infinity.
@@ -45,6 +48,7 @@ def answer_all(
     *,
     store: StageStore,
     content: Sequence[str],
+    asked: Samples | None = None,
     progress: Progress,
     in_time: Callable[[], bool] = lambda: True,
 ) -> AnswerTable:
@@ -55,13 +59,15 @@ def answer_all(
         classifier: Tells classes and counts.
         data: Features, labels and groups of the training images.
         store: Where results are kept.
-        content: What determines ``data`` and ``classifier``: keys of stage results.
+        content: What determines ``data``, ``classifier`` and ``asked``: keys of stage results.
+        asked: Validation images, which are answered by fits to all training images; ``None``: the
+            training images are answered out of fold.
         progress: Told how many variants are done, and how many there are.
         in_time: Asked before each family but the first; where it says no, the others are left
             without an answer.
     """
-    predicted = torch.full((len(variants), len(data.labels)), NO_ANSWER, dtype=torch.int16)
-    surprise = torch.full((len(variants),), torch.inf, dtype=torch.float64)
+    predicted, surprise = _no_answers(variants, data if asked is None else asked)
+    what = [*content] if asked is None else [*content, "validation"]
     done = 0
     for name in families(variants):
         if done and not in_time():
@@ -75,9 +81,9 @@ def answer_all(
         def compute(
             folder: Path, own: Sequence[Rebalancer] = own, count: Callable[[int], None] = count
         ) -> Computed:
-            return Computed({"answers": _answered(own, classifier, data, count)}, [])
+            return Computed({"answers": _answered(own, classifier, data, asked, count)}, [])
 
-        key = _key(own, content)
+        key = _key(own, what)
         stored = store.get_or_compute(STAGE, key, {"answers": AnswerTable}, compute)
         found: AnswerTable = stored.artifacts["answers"]
         predicted[places], surprise[places] = found.predicted, found.surprise
@@ -103,20 +109,26 @@ def _answered(
     variants: Sequence[Rebalancer],
     classifier: Classifier,
     data: Samples,
+    asked: Samples | None,
     count: Callable[[int], None],
 ) -> AnswerTable:
-    predicted = torch.full((len(variants), len(data.labels)), NO_ANSWER, dtype=torch.int16)
-    surprise = torch.full((len(variants),), torch.inf, dtype=torch.float64)
-    for number, (place, logits) in enumerate(_logits(variants, classifier, data), 1):
+    labels = data.labels if asked is None else asked.labels
+    predicted, surprise = _no_answers(variants, data if asked is None else asked)
+    for number, (place, logits) in enumerate(_logits(variants, classifier, data, asked), 1):
         predicted[place] = logits.argmax(1).to(torch.int16).cpu()
-        entropy = torch.nn.functional.cross_entropy(logits.double(), data.labels)
+        entropy = torch.nn.functional.cross_entropy(logits.double(), labels)
         surprise[place] = float(entropy)
         count(number)
     return AnswerTable(predicted, surprise)
 
 
+def _no_answers(variants: Sequence[Rebalancer], images: Samples) -> AnswerTable:
+    predicted = torch.full((len(variants), len(images.labels)), NO_ANSWER, dtype=torch.int16)
+    return AnswerTable(predicted, torch.full((len(variants),), torch.inf, dtype=torch.float64))
+
+
 def logits_out_of_fold(method: Rebalancer, classifier: Classifier, data: Samples) -> Tensor:
-    """Return the logits of a variant ``[N, C]`` whose answers are in the table.
+    """Return the logits of a variant to the training images ``[N, C]``, out of fold.
 
     Args:
         method: The variant.
@@ -128,9 +140,12 @@ def logits_out_of_fold(method: Rebalancer, classifier: Classifier, data: Samples
 
 
 def _logits(
-    variants: Sequence[Rebalancer], classifier: Classifier, data: Samples
+    variants: Sequence[Rebalancer],
+    classifier: Classifier,
+    data: Samples,
+    asked: Samples | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield logits out of fold of each variant, with its index."""
+    """Yield each variant's logits of the asked images, or out of fold, with its index."""
     available = {
         "classifier": classifier,
         "class_counts": classifier.class_counts,
@@ -138,4 +153,8 @@ def _logits(
         "labels": data.labels,
         "groups": data.groups,
     }
-    return answer_out_of_fold(variants, available, data, seed=SEED)
+    if asked is None:
+        yield from answer_out_of_fold(variants, available, data, seed=SEED)
+        return
+    for place, fitted in apply_in_batch(variants, available, seed=SEED).items():
+        yield place, predict_logits(fitted, asked.features)

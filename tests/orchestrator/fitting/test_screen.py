@@ -4,17 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.fitting.fit_record import ClassCount, Figures, FitRecord, Photos, Search
+from orchestrator.fitting.figures.closing_lines import compared_lines, next_commands, verdict
+from orchestrator.fitting.fit_record import (
+    OWN_VALIDATION,
+    ClassCount,
+    Figures,
+    FitRecord,
+    Photos,
+    Search,
+)
 from orchestrator.fitting.screen import (
     found_lines,
     gain_line,
     headline,
     last_screen,
-    next_commands,
     photos_lines,
     rehearsal_lines,
     search_line,
-    verdict,
 )
 from orchestrator.records import GateRecord, Interval, PromotionRecord
 from trainables.rehearsal.outcome import Rehearsal, Turn
@@ -125,6 +131,27 @@ def test_few_test_images_stand_beside_answers_out_of_fold() -> None:
     assert next(headline(record)).startswith(".800 [.700, .900] balanced accuracy")
 
 
+def test_own_validation_images_choose_and_may_be_of_other_conditions() -> None:
+    search = SEARCH.model_copy(update={"judged_by": OWN_VALIDATION})
+    assert "balanced accuracy, on val/, the choice repeated inside" in search_line(search)
+    assert gain_line(search).endswith("paired, on val/")
+    tells = {"validation": rate(0.7, 0.6, 0.8), "validation_gap": rate(-0.16, -0.2, -0.1)}
+    other = FIGURES.model_copy(update=tells)
+    record = RECORD.model_copy(update={"figures": other, "search": search})
+    assert (
+        "val/ has other conditions than train/: .700 [.600, .800] balanced accuracy there, "
+        "-.160 [-.200, -.100] against train/ out-of-fold"
+    ) in list(headline(record))
+    tells["validation_gap"] = rate(-0.01, -0.05, 0.03)
+    alike = FIGURES.model_copy(update=tells)
+    assert not any(
+        "val/ has" in line for line in headline(record.model_copy(update={"figures": alike}))
+    )
+    few = other.model_copy(update={"images": 60})
+    lines = list(headline(record.model_copy(update={"figures": few})))
+    assert lines[0].endswith("over 2 classes, on val/, as only 60 images test")
+
+
 @pytest.mark.parametrize(
     ("best", "words"),
     [
@@ -182,6 +209,21 @@ def test_the_screen_says_for_how_many_classes_the_pool_shows_one_cluster() -> No
     assert list(found_lines(told._replace(turns=none))) == []
     unasked = [turn._replace(found={}) for turn in few.turns]
     assert list(found_lines(told._replace(turns=unasked))) == []
+
+
+def test_a_later_version_says_what_was_compared() -> None:
+    gates = [
+        GateRecord(name="comparison", passed=True, reason="61 test/images of 8 classes are ..."),
+        GateRecord(name="few", passed=True, reason="gained"),
+        GateRecord(name="overall", passed=True, reason="version 1: +1.20 points"),
+    ]
+    promotion = PromotionRecord(model="pets", version="2", promoted=True, gates=gates)
+    later = RECORD.model_copy(update={"promotion": promotion})
+    lines = ["61 test images of 8 classes are ...", "version 1: +1.20 points"]
+    assert compared_lines(later) == lines
+    assert last_screen(later, None)[-6:-4] == lines
+    first = promotion.model_copy(update={"version": "1"})
+    assert compared_lines(RECORD.model_copy(update={"promotion": first})) == []
 
 
 def test_the_rehearsal_says_where_its_figures_come_from() -> None:

@@ -51,6 +51,19 @@ def test_without_a_test_all_is_out_of_fold() -> None:
     assert found.balanced.mean == pytest.approx((1 + 0 + 1) / 3)
 
 
+def test_own_validation_images_beside_training_images_out_of_fold() -> None:
+    # ant .5 (of 40) against 1, bee 1 against 0: the mean of the differences; cat is in one alone
+    labels = np.array([0] * 40 + [1] * 40)
+    right = np.array([True, False] * 20 + [True] * 40)
+    found = figures(TEST, INSIDE, KNOWN, Judged(labels, np.arange(80), right))
+    assert found.validation is not None
+    assert found.validation.mean == pytest.approx(0.75)
+    assert found.validation_gap is not None
+    assert found.validation_gap.mean == pytest.approx((0.5 - 1 + 1 - 0) / 2)
+    assert found.validation_gap.low < 0 < found.validation_gap.high  # of one image each
+    assert figures(TEST, INSIDE, KNOWN).validation_gap is None
+
+
 def test_what_is_right_and_what_is_called_unknown() -> None:
     answers = Predictions(
         np.array([0, 0, 1]),

@@ -17,6 +17,7 @@ from orchestrator.fitting.trying.variants import families, list_variants
 from orchestrator.store.stage_store import StageStore
 from trainables.artifacts import Classifier
 from trainables.closed_form.statistics import Samples, samples
+from trainables.features.predict import predict_logits
 from trainables.methods.heads import Head
 
 VARIANTS = [m for m in list_variants() if m.name in ("ridge", "lda", "ncm")][:24]
@@ -62,6 +63,30 @@ def test_logits_of_a_variant_are_those_that_were_tried(
         assert torch.equal(logits.argmax(1), table.predicted[place].long())
         entropy = torch.nn.functional.cross_entropy(logits.double(), data.labels)
         assert float(table.surprise[place]) == pytest.approx(float(entropy))
+
+
+def test_validation_images_are_answered_by_fits_to_all_training_images(
+    classifier: Classifier, data: Samples, tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    asked = samples(torch.randn(7, 8, generator=generator), torch.arange(7) % 3)
+    variants = [m for m in VARIANTS if m.name == "ncm"]
+    store, told = StageStore(str(tmp_path)), lambda done, total: None
+    given = {"store": store, "content": ["a"], "progress": told}
+    table = answer_all(variants, classifier, data, asked=asked, **given)
+    available = {
+        "classifier": classifier,
+        "class_counts": classifier.class_counts,
+        "features": data.features,
+        "labels": data.labels,
+        "groups": data.groups,
+        "generator": torch.Generator(),
+    }
+    for method, predicted in zip(variants, table.predicted, strict=True):
+        logits = predict_logits(method.call_with(available), asked.features)
+        assert torch.equal(logits.argmax(1), predicted.long())
+    inside = answer_all(variants, classifier, data, **given)  # stored under a key of its own
+    assert inside.predicted.shape == (len(variants), 60)
 
 
 def test_a_search_that_is_cut_short_has_answers_of_the_first_families(
