@@ -37,13 +37,14 @@ TAKES = {
     "--data": ("gpu", "gpu_trials", "loader", "promise", "reuse", "small_budget", "timm_train"),
     "--script": ("timm_train",),
 }
+HELPERS = ("goals", "frozen_search")  # files of this folder that are no benchmarks
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 
 def names() -> list[str]:
     """Return the names of the benchmarks, one per file of this folder."""
     files = (path.stem for path in HERE.glob("*.py"))
-    return sorted(stem for stem in files if not stem.startswith("__") and stem != "goals")
+    return sorted(stem for stem in files if not stem.startswith("__") and stem not in HELPERS)
 
 
 def run(name: str, arguments: list[str]) -> tuple[list[dict[str, Any]], int]:
