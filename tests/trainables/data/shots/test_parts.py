@@ -178,3 +178,15 @@ def test_a_written_test_image_stays_where_its_shot_moves_into_the_own_validation
     found = cut(nodes, [], own_test=False, seed=0)
     assert found.parts == ["", "test", "test"]
     assert found.beside == {0: 1}
+
+
+def test_written_test_groups_count_among_the_two_that_a_class_gives() -> None:
+    nodes = written(alone(2), ["test", "test"], ["a", "b"]) + alone(28, first=100)
+    seed = next(s for s in range(9999) if all(place_of(n.name, s) >= 0.2 for n in nodes[2:]))
+    assert cut(nodes, [], own_test=False, seed=seed).parts == ["test"] * 2 + ["train"] * 28
+
+
+def test_an_image_that_is_gone_takes_none_from_the_own_training_part() -> None:
+    nodes = [Node("0" * 16, "lynx", "train"), Node("f" * 16, "", "", "test", "g")]
+    found = cut(nodes, [(0, 1)], own_test=True, seed=0)
+    assert (found.parts[0], found.beside) == ("train", {})
