@@ -185,6 +185,17 @@ def test_a_class_in_two_halves_is_no_renamed_one() -> None:
     assert paired_gains(shared, {})[BALANCED].number == 160
 
 
+def test_a_quarter_of_a_class_is_not_the_class() -> None:
+    data = photos(("lynx",), train=0) + photos(("tabby",), train=0, test=100)
+    theirs = version(data, lambda photo: photo.label)
+
+    def now(photo: Photo) -> str:
+        return photo.label if photo.label == "tabby" else "kit" if photo.hard < 0.25 else "tabby"
+
+    called = [Photo(p.digest, now(p), p.part, p.hard) for p in data]
+    assert share(version(called, lambda photo: photo.label), theirs).renamed == {}
+
+
 def test_a_class_that_keeps_an_image_keeps_its_name() -> None:
     data = photos()
     moved = [
