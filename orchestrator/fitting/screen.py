@@ -142,7 +142,7 @@ def headline(record: FitRecord) -> Iterator[str]:
     if found.origin != "test":
         yield f"{bracket(found.balanced)} {where}, out-of-fold    {more}"
     elif found.images < FEW_TEST and inside is not None:
-        by = OUT_OF_FOLD if record.search.serves_base else record.search.judged_by
+        by = judged_by(record.search)
         yield f"{bracket(inside)} {where}, {by}, as only {found.images} images test"
         yield f"{bracket(found.balanced)} on these    {more}"
     else:
@@ -150,12 +150,32 @@ def headline(record: FitRecord) -> Iterator[str]:
     if found.out_of_fold_classes and found.origin == "test":
         names = some(found.out_of_fold_classes, 5)
         yield f"{names}: too few images for a test, their figures are out-of-fold"
-    yield gain_line(record.search)
+    unmeasured = [c.name for c in record.photos.classes if c.name not in found.by_class]
+    if unmeasured:
+        yield f"{some(unmeasured, 5)}: known, but without a figure, as all of its images train"
+    if record.search.variants > 1:
+        yield gain_line(record.search)
     yield from validation_lines(found)
     if found.false_alarm is not None:
         yield false_alarm_line(found)
     if record.rehearsal:
-        yield from rehearsal_lines(Rehearsal.from_json(json.dumps(record.rehearsal)))
+        yield from rehearsal_lines(
+            Rehearsal.from_json(json.dumps(record.rehearsal)), len(record.photos.classes)
+        )
+
+
+def judged_by(search: Search) -> str:
+    """Return which answers judge beside those to the test images.
+
+    Example:
+        >>> none = Interval(mean=0, low=0, high=0, values=[0])
+        >>> same = {"best": "a", "base": "a", "served": "a", "serves_base": True, "gain": none}
+        >>> judged_by(Search(variants=1, metric="balanced", honest=none, kept_out=40, **same))
+        'on 40 images kept out of the training'
+    """
+    if search.kept_out:
+        return f"on {search.kept_out:,} images kept out of the training"
+    return OUT_OF_FOLD if search.serves_base else search.judged_by
 
 
 def validation_lines(found: Figures) -> Iterator[str]:
@@ -212,17 +232,28 @@ def percents(found: Interval) -> str:
     return f"{percent(found.mean)} [{low}, {high}]"
 
 
-def rehearsal_lines(found: Rehearsal) -> Iterator[str]:
-    """Yield what a rehearsal says of classes that the model was not told of."""
+def rehearsal_lines(found: Rehearsal, classes: int) -> Iterator[str]:
+    """Yield what a rehearsal says of classes that the model was not told of.
+
+    Args:
+        found: The rehearsal.
+        classes: Number of classes that the model knows.
+    """
     if not found.turns:
         yield f"a class it was not told of: cannot be told, {found.cannot_tell}"
         return
     rate = found.noticed()
+    together = any(turn.together for turn in found.turns)
+    played = (
+        f"{rate.classes} of {classes} classes were"
+        if together
+        else (f"each of {rate.classes} classes played")
+    )
     yield (
         f"a class it was not told of: noticed in {whole(rate.mean)} % [{whole(rate.low)}, "
         f"{whole(rate.high)}] of its images (the next one: {whole(rate.next_low)} to "
         f"{whole(rate.next_high)} %), at a false alarm of {100 * found.served:g} %; from the "
-        f"rehearsal, in which each of {rate.classes} classes played new"
+        f"rehearsal, in which {played} new"
     )
     blind = sum(found.served in turn.too_few for turn in found.turns)
     if blind:

@@ -24,11 +24,13 @@ from orchestrator.fitting.photo_folder import TABLE, Found
 from orchestrator.fitting.rehearsing import FILE
 from orchestrator.fitting.trying.answer_table import AnswerTable, logits_out_of_fold
 from orchestrator.fitting.trying.choosing import Choice
+from trainables.features.predict import predict_logits
 from trainables.inference.card import describe_model, read_card
 from trainables.inference.expected_prior import expected_prior
 from trainables.inference.outcome_tables import (
     answers_of_table,
     answers_out_of_fold,
+    answers_to_kept_out,
     answers_to_test,
     outcomes_of,
     save,
@@ -37,6 +39,7 @@ from trainables.settings import flatten
 
 if TYPE_CHECKING:
     from orchestrator.fitting.fit_options import FitOptions
+    from trainables.artifacts import LabelledView
     from trainables.closed_form.statistics import Samples
     from trainables.data.shots.photo_set import Photo
     from trainables.data.views import Views
@@ -59,7 +62,11 @@ class Tried(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A recipe that was chosen for photos, and what its stages gave."""
+    """A recipe that was chosen for photos, and what its stages gave.
+
+    ``trained`` says that its network was trained on the photos: then images that were kept out
+    stand in for answers out of fold.
+    """
 
     found: Found
     views: Views
@@ -71,6 +78,12 @@ class Fitted(NamedTuple):
     data: Samples
     backbone: str
     key: str
+    trained: bool = False
+
+    @property
+    def judged_view(self) -> LabelledView:
+        """The images beside the test part that the model can be judged by."""
+        return self.views.validation_known if self.trained else self.views.known_train
 
     @property
     def names(self) -> list[str]:
@@ -136,7 +149,8 @@ def _export(fitted: Fitted, storage: str, folder: Path) -> Path:
 class Answers(NamedTuple):
     """A model's answers to the test images, and out of fold to the training images.
 
-    ``sure`` says that the latter have a confidence: not where validation images calibrate.
+    Of a trained network the latter are those to images that were kept out. ``sure`` says that the
+    latter have a confidence: not where validation images calibrate.
     """
 
     test: Predictions
@@ -152,6 +166,8 @@ def _answers(fitted: Fitted, *, base: bool) -> Answers:
     if len(found["out_of_fold"].logits):
         train = answers_out_of_fold(found["out_of_fold"], scorer, fitted.names)
         return Answers(test, train, sure=True)
+    if fitted.trained:
+        return Answers(test, answers_to_kept_out(found, scorer, fitted.names), sure=True)
     predicted = _inside(fitted, base=base).argmax(1)
     return Answers(test, answers_of_table(predicted, fitted.names), sure=False)
 
@@ -179,7 +195,7 @@ def _figures(fitted: Fitted, answers: Answers) -> Figures:
         fitted.recipe.evaluate.few_below,
         (counts / counts.sum() if shares is None else shares).tolist(),
     )
-    train, test = fitted.views.known_train, fitted.views.held_out_known
+    train, test = fitted.judged_view, fitted.views.held_out_known
     inside = judged(answers.train, train.labels, train.groups)
     if not answers.sure:
         inside = inside._replace(unknown=None)
@@ -206,7 +222,7 @@ def _tables(fitted: Fitted, answers: Answers, photos: Sequence[Photo], exported:
             fitted.names,
             recipe.evaluate,
             test=(views.index_lists["held_out_known"], found.test),
-            train=(views.known_train.indices.tolist(), found.train),
+            train=(fitted.judged_view.indices.tolist(), found.train),
             level=getattr(recipe.score.threshold, "level", None),
         )
         if not base:
@@ -217,9 +233,15 @@ def _tables(fitted: Fitted, answers: Answers, photos: Sequence[Photo], exported:
 
 def _seen(fitted: Fitted, photos: Sequence[Photo]) -> PhotoAnswers:
     """Return what the model says of each photo, as the page shows it."""
-    files, found = [photo.file for photo in photos], fitted.outcome.artifacts
-    inside = _inside(fitted, base=False)
-    return answers_to_photos(found, fitted.views, files, fitted.names, inside)
+    found = fitted.outcome.artifacts
+    files = [photo.file for photo in photos]
+    if fitted.trained:
+        logits = predict_logits(found["classifier"], found["features"].known_train)
+    else:
+        logits = _inside(fitted, base=False)
+    return answers_to_photos(
+        found, fitted.views, files, fitted.names, logits, kept_out=fitted.trained
+    )
 
 
 def gate_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.fitting.backbone import WITHOUT_WEIGHTS, usual_is_away
 from orchestrator.fitting.fit_record import FitRecord, load_fit
 from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.screen import last_screen, photos_lines
@@ -56,7 +57,7 @@ def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
         lines.say(*line)
     key, record = fit_key(options, found), load_fit(folder)
     record = record and record.from_here(options.storage, folder)
-    if record is not None and record.key == key and _is_champion(record):
+    if record is not None and _is_asked_for(record, key) and _is_champion(record):
         state = "answers" if record.promotion and record.promotion.promoted else "was refused"
         lines.plain(f"nothing changed since {record.started}: version {_version(record)} {state}")
     else:
@@ -105,6 +106,13 @@ def fit_key(options: FitOptions, found: Found) -> str:
     asked = options.model_dump(mode="json", exclude={"photos", "storage"})
     parts = [asked, options.model_name, found.digest, weights, expected, code_digest(CODE)]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def _is_asked_for(record: FitRecord, key: str) -> bool:
+    """Say whether a fit is the one that a key asks for, with the weights that can be had now."""
+    if record.key == key:
+        return True
+    return record.key == f"{key}{WITHOUT_WEIGHTS}" and usual_is_away()
 
 
 def _is_champion(record: FitRecord) -> bool:

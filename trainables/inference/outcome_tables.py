@@ -14,7 +14,7 @@ from trainables.data.readers.kept_files import kept_files
 from trainables.data.service_settings import SERVICE
 from trainables.data.source_cache import file_digests
 from trainables.data.sources import load_source
-from trainables.features.predict import calibrated
+from trainables.features.predict import calibrated, confidence, predict_logits
 from trainables.functional.verdict import called_unknown, threshold_of_each
 from trainables.inference.model import Predictions
 from trainables.inference.outcomes import (
@@ -148,6 +148,18 @@ def answers_out_of_fold(found: OutOfFold, scorer: Scorer, classes: Sequence[str]
     return _predictions(scorer, index, probability, found.confidence, classes)
 
 
+def answers_to_kept_out(
+    artifacts: Mapping[str, Any], scorer: Scorer, classes: Sequence[str]
+) -> Predictions:
+    """Return a model's answers to the images that were kept out of its training."""
+    features, classifier = artifacts["features"].validation_known, artifacts["classifier"]
+    logits = calibrated(scorer, predict_logits(classifier, features))
+    counts = classifier.class_counts
+    sure = confidence(scorer, features=features, logits=logits, class_counts=counts)
+    probability, index = logits.softmax(1).max(1)
+    return _predictions(scorer, index, probability, sure, classes)
+
+
 def answers_of_table(predicted: Tensor, classes: Sequence[str]) -> Predictions:
     """Return answers of which the class alone is known ``[N]``; the rest is NaN, none is unknown.
 
@@ -166,9 +178,9 @@ def answers_of_table(predicted: Tensor, classes: Sequence[str]) -> Predictions:
 
 
 def _predictions(
-    scorer: Scorer, index: Tensor, probability: Any, confidence: Any, classes: Sequence[str]
+    scorer: Scorer, index: Tensor, probability: Any, confidences: Any, classes: Sequence[str]
 ) -> Predictions:
-    sure = torch.as_tensor(confidence)
+    sure = torch.as_tensor(confidences)
     threshold = threshold_of_each(scorer.threshold, scorer.class_thresholds, index)
     return Predictions(
         index.numpy(),

@@ -38,7 +38,7 @@ def write_findings(
     Returns:
         The record with what the page shows: where it is, suspects and where their table is.
     """
-    suspects = suspects_of(seen.train.answers, seen.test.answers)
+    suspects = suspects_of(seen.beside.answers, seen.test.answers)
     number = record.promotion.version if record.promotion else None
     table = folder / f"suspects_{number or 'refused'}.csv"
     found = {part: len(labels) for part, labels in suspects.items()}

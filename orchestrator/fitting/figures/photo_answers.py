@@ -28,10 +28,20 @@ class Part(NamedTuple):
 
 
 class PhotoAnswers(NamedTuple):
-    """Answers to the test images, and out of fold to the training images."""
+    """Answers to the test images, and out of fold to the training images.
+
+    Of a network that was trained on the photos there are none out of fold: ``kept_out`` are those
+    to images that were kept out of the training.
+    """
 
     test: Part
     train: Part
+    kept_out: Part | None = None
+
+    @property
+    def beside(self) -> Part:
+        """The answers beside those to the test images that can be judged."""
+        return self.train if self.kept_out is None else self.kept_out
 
     def shown(self) -> tuple[Answers, Neighbors, str]:
         """Return the answers of a page, where training images alike are sought, and what they are.
@@ -40,7 +50,10 @@ class PhotoAnswers(NamedTuple):
         """
         parts, what = [self.test], "test images"
         if len(self.test.answers.labels) < FEW_TEST:
-            parts, what = [self.test, self.train], "test images, and training images out-of-fold"
+            origin = "training images out-of-fold"
+            if self.kept_out is not None:
+                origin = "images kept out of the training"
+            parts, what = [self.test, self.beside], f"test images, and {origin}"
         answers = Answers(
             np.concatenate([part.answers.labels for part in parts]),
             np.concatenate([part.answers.probabilities for part in parts]),
@@ -65,6 +78,8 @@ def answers_to_photos(
     files: Sequence[Path],
     class_names: Sequence[str],
     out_of_fold: Tensor,
+    *,
+    kept_out: bool = False,
 ) -> PhotoAnswers:
     """Return what the first model of a recipe answers, in probabilities.
 
@@ -74,6 +89,7 @@ def answers_to_photos(
         files: The file of each image of the source.
         class_names: The classes in the order of the logits.
         out_of_fold: Logits of the training images ``[N, C]`` by fits without the image's group.
+        kept_out: The network was trained on these images; the validation images were kept out.
     """
     scorer, test = artifacts["scorer"], views.held_out_known
     asked = artifacts["held_out_features"].first[: len(test.labels)]
@@ -87,8 +103,15 @@ def answers_to_photos(
             Answers(view.labels, probabilities, named, class_names), features.numpy(), groups
         )
 
-    train = views.known_train
-    return PhotoAnswers(
+    train, features = views.known_train, artifacts["features"]
+    found = PhotoAnswers(
         part(test, views.index_lists["held_out_known"], logits, asked),
-        part(train, train.indices.tolist(), out_of_fold, artifacts["features"].known_train),
+        part(train, train.indices.tolist(), out_of_fold, features.known_train),
+    )
+    if not kept_out:
+        return found
+    view = views.validation_known
+    raw = predict_logits(artifacts["classifier"], features.validation_known)
+    return found._replace(
+        kept_out=part(view, view.indices.tolist(), raw, features.validation_known)
     )

@@ -67,3 +67,21 @@ def test_a_lone_file_is_asked_whose_weights_it_holds(tmp_path: Path) -> None:
     file.write_bytes(b"x")
     with pytest.raises(ConfigError, match="NAME="):
         choose_backbone(str(file), gpu=False)
+
+
+def test_weights_that_are_away_are_told_from_a_wrong_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainables.weights import pretrained
+
+    def refuse(name: str) -> None:
+        raise ConfigError("no network")
+
+    assert not backbone.usual_is_away()  # the installed package has them
+    monkeypatch.setattr(backbone, "_is_here", lambda name: False)
+    monkeypatch.setattr(backbone, "packaged_weights", lambda: None)
+    monkeypatch.setattr(pretrained, "require_weights", refuse)
+    assert backbone.usual_is_away()
+    with pytest.raises(backbone.WeightsAwayError):
+        choose_backbone("resnet18", gpu=False)
+    with pytest.raises(ConfigError) as error:
+        choose_backbone("resnet19", gpu=False)
+    assert not isinstance(error.value, backbone.WeightsAwayError)

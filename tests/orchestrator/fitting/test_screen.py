@@ -233,7 +233,7 @@ def test_the_rehearsal_says_where_its_figures_come_from() -> None:
         Turn("tabby", 40, {0.05: 0.95}, 0.99, [("lynx", 0.05)], {}),
     ]
     found = Rehearsal(turns, [], (0.05,), 0.05, frozenset({"tabby"}), 0.1, "")
-    lines = list(rehearsal_lines(found))
+    lines = list(rehearsal_lines(found, 3))
     assert "noticed in 65 % [" in lines[0]
     assert "rehearsal, in which each of 3 classes played new" in lines[0]
     # 1 of 10 is new: .1 * .65 / (.1 * .65 + .9 * .05) = .59
@@ -251,6 +251,33 @@ def test_the_rehearsal_says_where_its_figures_come_from() -> None:
     )
     assert len(said) == len(lines) + 1
     nothing = found._replace(turns=[], cannot_tell="two classes are too few")
-    assert list(rehearsal_lines(nothing)) == [
+    assert list(rehearsal_lines(nothing, 3)) == [
         "a class it was not told of: cannot be told, two classes are too few"
     ]
+
+
+def test_a_fold_is_named_so() -> None:
+    turns = [
+        Turn("lynx", 40, {0.05: 0.75}, 0.9, [("ocelot", 0.25)], {}, ("serval",)),
+        Turn("serval", 40, {0.05: 0.25}, 0.6, [("ocelot", 0.75)], {}, ("lynx",)),
+    ]
+    found = Rehearsal(turns, [], (0.05,), 0.05, frozenset(), 0.0, "")
+    assert "rehearsal, in which 2 of 20 classes were new" in next(rehearsal_lines(found, 20))
+
+
+def test_a_trained_network_is_judged_by_images_that_were_kept_out() -> None:
+    search = SEARCH.model_copy(update={"variants": 1, "kept_out": 40, "serves_base": True})
+    figures = FIGURES.model_copy(
+        update={
+            "images": 60,
+            "out_of_fold": rate(0.8, 0.7, 0.9),
+            "by_class": {"tabby": rate(1, 1, 1)},
+        }
+    )
+    lines = list(headline(RECORD.model_copy(update={"search": search, "figures": figures})))
+    assert lines[0] == (
+        ".800 [.700, .900] balanced accuracy over 1 classes, on 40 images kept out of the "
+        "training, as only 60 images test"
+    )
+    assert "lynx: known, but without a figure, as all of its images train" in lines
+    assert not any("base recipe" in line for line in lines)  # nothing was compared

@@ -83,3 +83,19 @@ def test_many_test_images_are_shown_alone() -> None:
     answers, neighbors, what = PhotoAnswers(part(FEW_TEST, 100), part(5, 0)).shown()
     assert (len(answers.labels), what) == (FEW_TEST, "test images")
     assert neighbors.train_files == [f"{n}.png" for n in range(5)]
+
+
+def test_images_that_were_kept_out_stand_in_for_those_that_trained() -> None:
+    def part(number: int, first: int, level: float) -> Part:
+        files = [f"{first + n}.png" for n in range(number)]
+        labels = np.zeros(number, dtype=np.int64)
+        answers = Answers(labels, np.full((number, 2), level), files, NAMES)
+        return Part(answers, np.ones((number, 3)), np.arange(first, first + number))
+
+    found = PhotoAnswers(part(2, 100, 0.5), part(5, 0, 1.0), part(3, 50, 0.25))
+    answers, neighbors, what = found.shown()
+    assert what == "test images, and images kept out of the training"
+    assert answers.probabilities[:, 0].tolist() == [0.5, 0.5, 0.25, 0.25, 0.25]
+    assert neighbors.train_files == [f"{n}.png" for n in range(5)]
+    assert found.beside is found.kept_out
+    assert found._replace(kept_out=None).beside is found.train
