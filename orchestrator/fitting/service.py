@@ -207,7 +207,7 @@ def _figures(fitted: Fitted, answers: Answers) -> Figures:
 def _validation(fitted: Fitted) -> Judged | None:
     """Return the answers to the folder's own validation images; ``None`` without any."""
     view, tried = fitted.views.validation_known, fitted.tried
-    if not len(view.labels):
+    if fitted.trained or not len(view.labels):
         return None
     answers = answers_of_table(tried.table.predicted[tried.choice.served], fitted.names)
     return judged(answers, view.labels, view.groups)

@@ -26,6 +26,7 @@ SCRATCH: Mapping[str, Any] = {
     "classify.training.batch_size": 64,
     "classify.training.lr": 0.05,
     "classify.training.schedule": "one_cycle",
+    "classify.training.gradient_clip": 1.0,  # a few steps at full rate would not recover
     "score.method": "msp",
 }
 

@@ -244,7 +244,7 @@ def test_the_rehearsal_says_where_its_figures_come_from() -> None:
         "1 classes have a label in the backbone's pretraining: 95 %; the other 2: 50 %"
     )
     blind = [turns[0]._replace(noticed={0.05: 0.0}, too_few=(0.01, 0.05)), turns[1], turns[2]]
-    said = list(rehearsal_lines(found._replace(turns=blind)))
+    said = list(rehearsal_lines(found._replace(turns=blind), 3))
     assert said[1].strip() == (
         "without 1 of these classes too few known images are left to set a threshold for 5 %: "
         "nothing is called unknown then"

@@ -66,7 +66,7 @@ def fitted(options: FitOptions, desk: Path) -> FittedModel:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow and pandas deprecate inside MLflow
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(scratch, "EPOCHS", (6, 6))
+        patch.setattr(scratch, "EPOCHS", (24, 24))
         with pytest.raises(KeyboardInterrupt):
             fit_photos(options, StopsAt("training"))
         first = trainings(desk)
@@ -95,7 +95,7 @@ def test_all_classes_are_known_and_the_champion_answers(fitted: FittedModel, des
     assert record.figures.balanced.mean > 0.6  # chance is 0.2
     file = desk / "digits" / "zero" / "00.png"
     assert fitted.predict(file).class_name == "zero"
-    assert record.recipe["classify"]["training"]["epochs"] == 6
+    assert record.recipe["classify"]["training"]["epochs"] == 24
 
 
 def test_no_image_that_calibrates_trains(fitted: FittedModel, desk: Path) -> None:
