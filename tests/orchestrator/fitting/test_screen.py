@@ -199,7 +199,7 @@ def test_the_screen_says_for_how_many_classes_the_pool_shows_one_cluster() -> No
         "           30 images of a new class are found as one cluster for 11 of the 13 classes "
         "that could be tried [.55, .98]"
     ]
-    assert list(rehearsal_lines(told))[2] == next(found_lines(told))
+    assert list(rehearsal_lines(told, 3))[2] == next(found_lines(told))
     few = told._replace(turns=turns(0, 0, 4))
     assert next(found_lines(few)).strip() == (
         "10 images of a new class are found as one cluster for 4 of the 4 classes that could be "
