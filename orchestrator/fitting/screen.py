@@ -152,7 +152,8 @@ def headline(record: FitRecord) -> Iterator[str]:
         yield f"{names}: too few images for a test, their figures are out-of-fold"
     unmeasured = [c.name for c in record.photos.classes if c.name not in found.by_class]
     if unmeasured:
-        yield f"{some(unmeasured, 5)}: known, but without a figure, as all of its images train"
+        names = some(unmeasured, 5)
+        yield f"{names}: known, but without a figure, as no image is left to judge by"
     if record.search.variants > 1:
         yield gain_line(record.search)
     yield from validation_lines(found)

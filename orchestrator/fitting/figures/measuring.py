@@ -70,6 +70,7 @@ def figures(
     """Return the figures of a model.
 
     A class without test images is judged by its training images, answered out of fold, and named.
+    One whose training images are one group has no figure: without them nothing knows the class.
 
     Args:
         test: Answers to the test images.
@@ -78,10 +79,11 @@ def figures(
         validation: Answers to the folder's own validation images.
 
     Raises:
-        ValueError: No class has an image.
+        ValueError: No class has images to judge it by.
     """
     rates = rates_by_class(test.right, test.labels, test.groups, known.names)
     inside = rates_by_class(out_of_fold.right, out_of_fold.labels, out_of_fold.groups, known.names)
+    inside = {name: rate for name, rate in inside.items() if rate.groups > 1}
     borrowed = [name for name in inside if name not in rates]
     rates = {
         name: rates.get(name) or inside[name] for name in known.names if name in rates | inside

@@ -15,10 +15,10 @@ TEST = Judged(
     np.array([False, False, False, True, False, False]),
 )
 INSIDE = Judged(
-    np.array([0, 1, 2, 2]),
-    np.arange(4),
-    np.array([True, False, True, True]),
-    np.array([True, True, False, True]),
+    np.array([0, 0, 1, 1, 2, 2]),
+    np.arange(6),
+    np.array([True, True, False, False, True, True]),
+    np.array([True, True, True, True, False, True]),
 )
 
 
@@ -42,6 +42,18 @@ def test_figures_by_hand() -> None:
     assert {name: rate.mean for name, rate in found.by_class.items()} == {
         "ant": 0.75, "bee": 0.5, "cat": 1.0
     }  # fmt: skip
+
+
+def test_a_class_of_one_shot_is_not_counted_as_always_wrong() -> None:
+    # both images of cat are one group, so the fit that answers them has never seen a cat
+    inside = INSIDE._replace(
+        groups=np.array([0, 1, 2, 3, 4, 4]),
+        right=np.array([True, True, False, False, False, False]),
+    )
+    found = figures(TEST, inside, KNOWN)
+    assert found.balanced.mean == pytest.approx((0.75 + 0.5) / 2)
+    assert sorted(found.by_class) == ["ant", "bee"]
+    assert found.out_of_fold_classes == []
 
 
 def test_without_a_test_all_is_out_of_fold() -> None:
