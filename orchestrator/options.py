@@ -148,14 +148,15 @@ def local_folder(storage: str) -> Path:
     return (Path(DEFAULT_STORAGE) if "://" in plain else Path(plain).expanduser()).resolve()
 
 
-def command(words: str, *, storage: str, model: str = DEFAULT_MODEL) -> str:
+def command(words: str, *, storage: str, model: str = "") -> str:
     """Return a command with the storage and model that it needs, as a shell takes it.
 
     Example:
         >>> command("promote list", storage="runs"), command("promote list", storage="my runs")
         ('orchestrator promote list', "orchestrator promote list --storage 'my runs'")
     """
-    told = [("--storage", storage, DEFAULT_STORAGE), ("--model", model, DEFAULT_MODEL)]
+    # a model is always named: the line still holds when there are several
+    told = [("--storage", storage, DEFAULT_STORAGE), ("--model", model, "")]
     options = [f" {option} {shlex.quote(value)}" for option, value, usual in told if value != usual]
     return f"orchestrator {words}{''.join(options)}"
 
@@ -166,11 +167,11 @@ def remedies(record: PromotionRecord, storage: str) -> list[str]:
     Example:
         >>> from orchestrator.records import GateRecord
         >>> refusal = GateRecord(name="few", passed=False, reason="lost 4 points")
-        >>> record = PromotionRecord(model="longtail", version="3", promoted=False, gates=[refusal])
+        >>> record = PromotionRecord(model="m", version="3", promoted=False, gates=[refusal])
         >>> for line in remedies(record, "runs"):
-        ...     print(line)
-        orchestrator promote version 3 --gate few.allowed_regression=NUMBER   judges it anew
-        orchestrator promote version 3 --force   makes it champion all the same; it is recorded
+        ...     print(line.partition("   ")[0])
+        orchestrator promote version 3 --model m --gate few.allowed_regression=NUMBER
+        orchestrator promote version 3 --model m --force
     """
     from trainables.methods.gates import Gate
 

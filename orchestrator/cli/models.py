@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import (
-    Gates,
-    Model,
-    Storage,
-    Tracking,
-    examples,
-    optional_model_name,
-)
+from orchestrator.cli.options import ChosenModel, Gates, Storage, Tracking, examples
 from trainables.lazy import load_deferred
 
 if TYPE_CHECKING:
@@ -84,12 +77,7 @@ def predict(
         bool, typer.Option("--json", help="Print JSON, one line per image.")
     ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per image.")] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the registered model; default the only one.", callback=optional_model_name
-        ),
-    ] = None,
+    model: ChosenModel = None,
     storage: Storage = "runs",
     tracking: Tracking = None,
 ) -> None:
@@ -139,15 +127,16 @@ def _print_answers(answers: Iterable[Prediction | Unreadable], line: Line) -> in
 
 @promote_app.command("list")
 def promote_list(
-    model: Model = "longtail", storage: Storage = "runs", tracking: Tracking = None
+    model: ChosenModel = None, storage: Storage = "runs", tracking: Tracking = None
 ) -> None:
     """Show champion, challenger, previous champion; metrics."""
     from orchestrator.cli.terminal_tables import versions_table
     from orchestrator.registry import promote as gatekeeper
     from orchestrator.report.terminal import console
 
-    rows = gatekeeper.list_versions(_registry(storage, tracking), model)
-    console().print(versions_table(model, rows))
+    registry = _registry(storage, tracking)
+    model = model or registry.only_model()
+    console().print(versions_table(model, gatekeeper.list_versions(registry, model)))
 
 
 @promote_app.command("version")
@@ -157,7 +146,7 @@ def promote_version(
         bool, typer.Option("--force", help="Make it champion though gates refuse; it is recorded.")
     ] = False,
     gates: Gates = None,
-    model: Model = "longtail",
+    model: ChosenModel = None,
     storage: Storage = "runs",
     tracking: Tracking = None,
 ) -> None:
@@ -172,6 +161,7 @@ def promote_version(
 
     chosen = choose_gates(gates or ())
     registry = _registry(storage, tracking)
+    model = model or registry.only_model()
     load_deferred()
     data = _data_of(registry, model, number, storage)
     record = gatekeeper.judge_again(
@@ -183,7 +173,7 @@ def promote_version(
 
 @promote_app.command("rollback")
 def promote_rollback(
-    model: Model = "longtail", storage: Storage = "runs", tracking: Tracking = None
+    model: ChosenModel = None, storage: Storage = "runs", tracking: Tracking = None
 ) -> None:
     """Make the previous champion the champion again.
 
@@ -191,5 +181,7 @@ def promote_rollback(
     """
     from orchestrator.registry import promote as gatekeeper
 
-    version = gatekeeper.rollback(_registry(storage, tracking), model)
+    registry = _registry(storage, tracking)
+    model = model or registry.only_model()
+    version = gatekeeper.rollback(registry, model)
     typer.echo(f"{model}: version {version} is champion again")

@@ -36,6 +36,12 @@ def optional_model_name(name: str | None) -> str | None:
     return None if name is None else _model_name(name)
 
 
+ChosenModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the registered model; default the only one.", callback=optional_model_name
+    ),
+]
 Model = Annotated[str, typer.Option(help="Name of the registered model.", callback=_model_name)]
 Gates = Annotated[
     list[str] | None,

@@ -75,7 +75,7 @@ def the_one(names: Iterable[str]) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ConfigError("no model is registered yet")
+        raise ConfigError("no model is registered yet; `sweep` and `fit` register one")
     more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
     raise ConfigError(
         f"--model: there are several; name one of {', '.join(found[:MOST_NAMES])}{more}"

@@ -392,4 +392,4 @@ def test_promotion_of_nobody_is_one_line(
     connect(f"sqlite:///{tmp_path}/mlflow.db")
     done = orchestrator("promote", "list", "--storage", str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: there is no registered model 'longtail'")
+    assert done.stderr.splitlines()[-1].startswith("error: no model is registered yet")

@@ -16,7 +16,7 @@ from PIL import Image, features
 from typer.testing import CliRunner
 
 from orchestrator.answering.stream import predict_files
-from orchestrator.cli.main import app
+from orchestrator.cli.main import app, main
 from orchestrator.registry.predictor import open_version
 from orchestrator.registry.versions import Registry
 from tests.helpers import ROOT
@@ -218,6 +218,32 @@ def test_each_of_several_models_answers_by_its_name(two_models: Path, files: lis
         (answer,) = predict_files(model, files[:1])
         assert json.loads(text)["confidence"] == pytest.approx(answer.confidence, rel=1e-4)
     assert photos != longtail
+
+
+@pytest.mark.parametrize("words", [["list"], ["version", "2"], ["rollback"]], ids=" ".join)
+def test_of_several_models_promote_wants_a_name(
+    two_models: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["promote", *words, "--storage", str(two_models)])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: --model: there are several; name one of longtail, photos"
+
+
+def test_the_only_model_needs_no_name_to_be_listed(
+    storage: Path, two_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = {}
+    for root, more in ((storage, []), (two_models, ["--model", "photos"])):
+        with pytest.raises(SystemExit) as left:
+            main(["promote", "list", "--storage", str(root), *more])
+        assert not left.value.code
+        shown[root] = capsys.readouterr().out
+    assert "longtail" in shown[storage]
+    assert "previous" in shown[storage]
+    assert "photos" in shown[two_models]
+    assert "longtail" not in shown[two_models]
 
 
 @pytest.mark.slow
