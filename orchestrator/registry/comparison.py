@@ -39,6 +39,35 @@ class Comparison(NamedTuple):
     problem: str = ""
 
 
+class Asked(NamedTuple):
+    """A registered version that gates are asked about, beside another one.
+
+    Attributes:
+        registry: Registry of both versions.
+        model: Registered name.
+        version: The challenger.
+        champion: What it is compared with: the present champion, or a former one; ``None``: there
+            is no champion.
+        metrics: The challenger's stored metrics.
+        gates: Gates that will compare; latency is measured only if a gate compares latency.
+        data: Data settings of the challenger with paths of this machine; by default those stored
+            with the version, in which paths have their last names alone.
+    """
+
+    registry: Registry
+    model: str
+    version: str
+    champion: str | None
+    metrics: Mapping[str, float]
+    gates: Sequence[Gate]
+    data: Data | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether a gate compares latency."""
+        return any(getattr(gate, "metric", "") == LATENCY for gate in self.gates)
+
+
 def gate_metrics(finalist: FinalistRecord) -> dict[str, float]:
     """Return a finalist's test metrics under the names that gates read.
 
@@ -75,50 +104,30 @@ def comparable_metrics(
     know the same classes and the data can be read here. Latency is always measured now, on this
     machine, alternating between the models.
 
-    Args:
-        registry: Registry of both versions.
-        model: Registered name.
-        version: The challenger.
-        champion: The present champion; ``None``: there is no champion.
-        metrics: The challenger's stored metrics.
-        gates: Gates that will compare; latency is measured only if a gate compares latency.
-        data: Data settings of the challenger with paths of this machine; by default those stored
-            with the version, in which paths have their last names alone.
+    The arguments are those of `Asked`.
     """
-    timed = any(getattr(gate, "metric", "") == LATENCY for gate in gates)
+    asked = Asked(registry, model, version, champion, metrics, gates, data)
     with tempfile.TemporaryDirectory() as draft:
         loaded = _LoadedVersions(registry, model, Path(draft), data)
         comparison = _same_views(loaded, version, champion, metrics)
-        if timed and not comparison.problem:
+        if asked.timed and not comparison.problem:
             return _timed(loaded, version, champion, comparison)
         return comparison
 
 
-def with_latency(
-    registry: Registry,
-    model: str,
-    *,
-    version: str,
-    other: str | None,
-    metrics: Mapping[str, float],
-    gates: Sequence[Gate],
-) -> Comparison:
+def with_latency(asked: Asked) -> Comparison:
     """Return stored metrics of two versions, which are compared image by image, with the latency.
 
-    Args:
-        registry: Registry of both versions.
-        model: Registered name.
-        version: The challenger.
-        other: The version that it is compared with, if there is one.
-        metrics: The challenger's stored metrics.
-        gates: Gates that will be asked; latency is measured only if a gate compares latency.
+    Their data are not read.
     """
-    theirs = None if other is None else registry.metrics(model, other)
-    comparison = Comparison(dict(metrics), theirs)
-    if not any(getattr(gate, "metric", "") == LATENCY for gate in gates):
+    version, other = asked.version, asked.champion
+    theirs = None if other is None else asked.registry.metrics(asked.model, other)
+    comparison = Comparison(dict(asked.metrics), theirs)
+    if not asked.timed:
         return comparison
     with tempfile.TemporaryDirectory() as draft:
-        return _timed(_LoadedVersions(registry, model, Path(draft)), version, other, comparison)
+        loaded = _LoadedVersions(asked.registry, asked.model, Path(draft))
+        return _timed(loaded, version, other, comparison)
 
 
 class _LoadedVersions:

@@ -16,13 +16,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.registry.comparison import LATENCY, comparable_metrics
+from orchestrator.registry.comparison import LATENCY, Asked, comparable_metrics
 from trainables.methods.gates import Gate
 
 if TYPE_CHECKING:
     from orchestrator.registry.comparison import Comparison
     from orchestrator.registry.versions import Registry
-    from trainables.data.data_settings import Data
 
 BEST_TAG = "orchestrator.best"  # of a version: metric to version, where that is another one
 
@@ -48,44 +47,21 @@ class Floor(NamedTuple):
         return passed, f"{who}: {reason}"
 
 
-def find_floors(
-    registry: Registry,
-    model: str,
-    *,
-    version: str,
-    champion: str | None,
-    metrics: Mapping[str, float],
-    gates: Sequence[Gate],
-    data: Data | None = None,
-) -> dict[str, Floor]:
+def find_floors(asked: Asked) -> dict[str, Floor]:
     """Return the floor of each metric in which another version than the champion is the best.
 
-    Args:
-        registry: Registry of the versions.
-        model: Registered name.
-        version: The challenger.
-        champion: The present champion; without one there are no floors.
-        metrics: The challenger's stored metrics.
-        gates: Gates that will compare.
-        data: See `comparable_metrics`.
+    Without a champion there are none.
     """
-    if champion is None:
+    if asked.champion is None:
         return {}
-    best = best_champions(registry, model, champion)
+    best = best_champions(asked.registry, asked.model, asked.champion)
     floors: dict[str, Floor] = {}
-    for former in sorted(set(best.values()) - {version}):
-        held = [gate for gate in gates if best.get(metric_of(gate)) == former]
+    for former in sorted(set(best.values()) - {asked.version}):
+        held = [gate for gate in asked.gates if best.get(metric_of(gate)) == former]
         if not held:
             continue
-        alike = comparable_metrics(
-            registry,
-            model,
-            version=version,
-            champion=former,
-            metrics=metrics,
-            gates=held,
-            data=data,
-        )
+        beside = asked._replace(champion=former, gates=held)
+        alike = comparable_metrics(**beside._asdict())
         for metric in map(metric_of, held):
             floors[metric] = floor_of(former, metric, alike)
     return floors

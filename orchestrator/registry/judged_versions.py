@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from orchestrator.records import GateRecord
 from orchestrator.registry.comparison import (
     LATENCY,
+    Asked,
     Comparison,
     comparable_metrics,
     with_latency,
@@ -21,10 +22,6 @@ from trainables.functional.paired_rules import Gain
 from trainables.inference.outcomes import Outcomes
 from trainables.methods.gates import Gate
 
-if TYPE_CHECKING:
-    from orchestrator.registry.versions import Registry
-    from trainables.data.data_settings import Data
-
 
 class JudgedVersion(NamedTuple):
     """Decisions of the gates, the metrics that they compared, and the floors."""
@@ -34,73 +31,43 @@ class JudgedVersion(NamedTuple):
     floors: Mapping[str, Floor]
 
 
-def judge_version(
-    registry: Registry,
-    model: str,
-    *,
-    version: str,
-    champion: str | None,
-    metrics: Mapping[str, float],
-    gates: Sequence[Gate],
-    data: Data | None = None,
-) -> JudgedVersion:
+def judge_version(asked: Asked) -> JudgedVersion:
     """Ask the gates about a version, beside the champion and the best champion so far.
 
     Versions that have tables of outcomes (`trainables.inference.outcomes`) are compared on the
     images that are test images of both, see `orchestrator.registry.judging`. Others are compared by
     their metrics, see `comparable_metrics`.
-
-    Args:
-        registry: Registry of the versions.
-        model: Registered name.
-        version: The challenger.
-        champion: The present champion; ``None``: there is no champion.
-        metrics: The challenger's stored metrics.
-        gates: The gates.
-        data: See `comparable_metrics`.
     """
-    mine = registry.outcomes(model, version)
-    theirs = None if champion is None else _rival(registry, model, champion)
-    if mine is not None and (champion is None or theirs is not None):
-        return _by_image(
-            registry, model, mine, version=version, theirs=theirs, champion=champion,
-            metrics=metrics, gates=gates,
-        )  # fmt: skip
-    asked = {"version": version, "champion": champion, "metrics": metrics, "gates": gates}
-    comparison = comparable_metrics(registry, model, data=data, **asked)  # type: ignore[arg-type]
-    floors: dict[str, Floor] = {}
-    if not comparison.problem:
-        floors = find_floors(registry, model, data=data, **asked)  # type: ignore[arg-type]
-    decisions = [*_comparability(comparison), *(_ask(gate, comparison, floors) for gate in gates)]
+    mine = asked.registry.outcomes(asked.model, asked.version)
+    theirs = None if asked.champion is None else _rival(asked, asked.champion)
+    if mine is not None and (asked.champion is None or theirs is not None):
+        return _by_image(asked, mine, theirs)
+    comparison = comparable_metrics(**asked._asdict())
+    floors = {} if comparison.problem else find_floors(asked)
+    decisions = [
+        *_comparability(comparison),
+        *(_ask(gate, comparison, floors) for gate in asked.gates),
+    ]
     return JudgedVersion(decisions, comparison, floors)
 
 
-def _rival(registry: Registry, model: str, version: str) -> Rival | None:
+def _rival(asked: Asked, version: str) -> Rival | None:
     """Return a version to compare with; ``None`` if it has no table."""
-    outcomes = registry.outcomes(model, version)
+    outcomes = asked.registry.outcomes(asked.model, version)
     if outcomes is None:
         return None
-    return Rival(f"version {version}", outcomes, registry.metrics(model, version))
+    metrics = asked.registry.metrics(asked.model, version)
+    return Rival(f"version {version}", outcomes, metrics)
 
 
-def _by_image(
-    registry: Registry,
-    model: str,
-    mine: Outcomes,
-    *,
-    version: str,
-    champion: str | None,
-    theirs: Rival | None,
-    metrics: Mapping[str, float],
-    gates: Sequence[Gate],
-) -> JudgedVersion:
+def _by_image(asked: Asked, mine: Outcomes, theirs: Rival | None) -> JudgedVersion:
     """Judge a version by its table of outcomes."""
-    timed = with_latency(
-        registry, model, version=version, other=champion, metrics=metrics, gates=gates
-    )
-    base = registry.outcomes(model, version, BASE_FILE)
-    best = {} if champion is None else best_champions(registry, model, champion)
-    rivals = {former: _rival(registry, model, former) for former in set(best.values()) - {version}}
+    timed, gates = with_latency(asked), asked.gates
+    base = asked.registry.outcomes(asked.model, asked.version, BASE_FILE)
+    best: dict[str, str] = {}
+    if asked.champion is not None:
+        best = best_champions(asked.registry, asked.model, asked.champion)
+    rivals = {former: _rival(asked, former) for former in set(best.values()) - {asked.version}}
     held = {gate.name: rivals.get(best.get(metric_of(gate), "")) for gate in gates}
     judged = judge_photos(
         mine,
@@ -109,19 +76,22 @@ def _by_image(
         base=None if base is None else Rival("the base recipe", base),
         best={name: rival for name, rival in held.items() if rival is not None},
         metrics=(timed.challenger, timed.champion),
-        model=model,
+        model=asked.model,
     )
     floors = {
         metric_of(gate): _floor(best[metric_of(gate)], gate, judged.over_best[gate.name])
         for gate in gates
         if gate.name in judged.over_best
     }
-    decisions = judged.decisions
+    untold = {
+        gate.name: best[metric_of(gate)]
+        for gate in gates
+        if gate.figure and best.get(metric_of(gate)) in rivals and held[gate.name] is None
+    }
+    decisions = [_without_table(d, untold.get(d.name)) for d in judged.decisions]
     if best.get(LATENCY) in rivals:
         former = best[LATENCY]
-        alike = with_latency(
-            registry, model, version=version, other=former, metrics=metrics, gates=gates
-        )
+        alike = with_latency(asked._replace(champion=former))
         floors[LATENCY] = floor_of(former, LATENCY, alike)
         by_name = {gate.name: gate for gate in gates if metric_of(gate) == LATENCY}
         decisions = [
@@ -129,6 +99,14 @@ def _by_image(
             for d in decisions
         ]
     return JudgedVersion(decisions, _as_metrics(timed, gates, judged.over_champion), floors)
+
+
+def _without_table(record: GateRecord, former: str | None) -> GateRecord:
+    """Return a decision that says if the best champion so far could not be compared with."""
+    if former is None or not record.passed:
+        return record
+    said = f"best champion so far: not asked: version {former} has no outcome table"
+    return record.model_copy(update={"reason": f"{record.reason}; {said}"})
 
 
 def _as_metrics(timed: Comparison, gates: Sequence[Gate], gains: Mapping[str, Gain]) -> Comparison:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.records import GateRecord, PromotionRecord
-from orchestrator.registry.comparison import LATENCY
+from orchestrator.registry.comparison import LATENCY, Asked
 from orchestrator.registry.floors import keep_best
 from orchestrator.registry.gate_settings import changed_settings, choose_gates
 from orchestrator.registry.judged_versions import judge_version
@@ -150,13 +150,7 @@ def decide(
         return PromotionRecord(model=model, version=version, promoted=False, gates=disqualified)
     champion = standing_champion(registry, model, version)
     decisions, comparison, floors = judge_version(
-        registry,
-        model,
-        version=version,
-        champion=champion,
-        metrics=metrics,
-        gates=gates,
-        data=data,
+        Asked(registry, model, version, champion, metrics, gates, data)
     )
     refusing = [decision.name for decision in decisions if not decision.passed]
     promoted = not refusing or (force and Provenance.name not in refusing)

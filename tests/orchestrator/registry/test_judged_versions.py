@@ -13,7 +13,7 @@ from orchestrator.registry import comparison
 from orchestrator.registry.floors import BEST_TAG
 from orchestrator.registry.promote import judge_again, promote, rollback
 from orchestrator.registry.verdicts import summary
-from orchestrator.registry.versions import Registry
+from orchestrator.registry.versions import TABLES_TAG, Registry
 from tests.helpers.exported import new_run
 from tests.helpers.versions import NAMES, photos, right_below, version
 from trainables.errors import ConfigError
@@ -180,6 +180,21 @@ def test_a_floor_stays_where_a_version_could_not_be_compared_with_it(desk: Desk)
     last = desk.challenge(mixed(0.8775, 0, 1000))
     assert not last.promoted
     assert "best champion so far (version 1): test/accuracy/balanced 0.8775" in overall(last).reason
+
+
+def test_a_floor_whose_table_is_gone_is_not_asked_and_said(desk: Desk) -> None:
+    for skill in (0.900, 0.8925):
+        desk.challenge(skilled(skill))
+    assert desk.best("2") == {"test/accuracy/open": "1"}
+    desk.registry.set_version_tags(desk.model, "1", {TABLES_TAG: ""})
+    passed = overall(desk.challenge(skilled(0.885)))
+    assert passed.verdict == "passed"
+    assert passed.reason.startswith("version 2: test/accuracy/balanced 0.8850")
+    said = "best champion so far: not asked: version 1 has no outcome table"
+    assert passed.reason.endswith(f"; {said}")
+    refused = overall(desk.challenge(skilled(0.5)))
+    assert refused.verdict == "refused"
+    assert said not in refused.reason  # whatever else would have been asked
 
 
 def test_a_better_version_raises_the_floor_and_a_rollback_takes_it_back(desk: Desk) -> None:
