@@ -26,6 +26,21 @@ class Part(NamedTuple):
     features: Array
     groups: Array
 
+    def of_several_groups(self) -> Part:
+        """Return the images of classes that have two groups or more.
+
+        Out of fold an image of another class is answered by a fit that has never seen its class.
+        """
+        labels = self.answers.labels
+        pairs = np.unique(np.stack([labels, self.groups]), axis=1)[0]
+        rows = np.flatnonzero(np.bincount(pairs, minlength=1)[labels] > 1)
+        answers = self.answers._replace(
+            labels=labels[rows],
+            probabilities=self.answers.probabilities[rows],
+            files=[self.answers.files[row] for row in rows],
+        )
+        return Part(answers, self.features[rows], self.groups[rows])
+
 
 class PhotoAnswers(NamedTuple):
     """Answers to the test images, and out of fold to the training images.
@@ -41,7 +56,7 @@ class PhotoAnswers(NamedTuple):
     @property
     def beside(self) -> Part:
         """The answers beside those to the test images that can be judged."""
-        return self.train if self.kept_out is None else self.kept_out
+        return self.train.of_several_groups() if self.kept_out is None else self.kept_out
 
     def shown(self) -> tuple[Answers, Neighbors, str]:
         """Return the answers of a page, where training images alike are sought, and what they are.

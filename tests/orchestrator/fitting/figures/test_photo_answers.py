@@ -39,7 +39,7 @@ def test_probabilities_are_those_of_head_offset_and_calibrator() -> None:
     temperature = float(next(iter(fitted.values())))
     asked = torch.tensor([[1.0, 1.0], [3.0, 0.0]])
     learnt = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]])
-    train, test = view([4, 0, 2], [1, 0, 0], [7, 8, 8]), view([3, 1], [1, 0], [5, 6])
+    train, test = view([4, 0, 2], [1, 0, 0], [7, 8, 9]), view([3, 1], [1, 0], [5, 6])
     views = Views(
         **dict.fromkeys(Views._fields)  # type: ignore[arg-type]
     )._replace(known_train=train, held_out_known=test, index_lists={"held_out_known": [3, 1]})
@@ -62,14 +62,16 @@ def test_probabilities_are_those_of_head_offset_and_calibrator() -> None:
     assert found.test.answers.files == ["3.png", "1.png"]
     assert found.train.answers.files == ["4.png", "0.png", "2.png"]
     assert found.test.features.tolist() == asked.tolist()
-    assert found.train.groups.tolist() == [7, 8, 8]
+    assert found.train.groups.tolist() == [7, 8, 9]
 
-    answers, neighbors, what = found.shown()  # few test images: those of training are shown too
-    assert answers.files == ["3.png", "1.png", "4.png", "0.png", "2.png"]
-    assert answers.labels.tolist() == [1, 0, 1, 0, 0]
+    # few test images: those of training are shown too, but the only dog, whose fit knew no dog
+    answers, neighbors, what = found.shown()
+    assert answers.files == ["3.png", "1.png", "0.png", "2.png"]
+    assert answers.labels.tolist() == [1, 0, 0, 0]
+    assert found.beside.features.tolist() == learnt[1:].tolist()
     assert neighbors.train_classes == ["dog", "cat", "cat"]
     assert neighbors.groups is not None
-    assert neighbors.groups.tolist() == [5, 6, 7, 8, 8]
+    assert neighbors.groups.tolist() == [5, 6, 8, 9]
     assert "out-of-fold" in what
 
 
@@ -98,4 +100,4 @@ def test_images_that_were_kept_out_stand_in_for_those_that_trained() -> None:
     assert answers.probabilities[:, 0].tolist() == [0.5, 0.5, 0.25, 0.25, 0.25]
     assert neighbors.train_files == [f"{n}.png" for n in range(5)]
     assert found.beside is found.kept_out
-    assert found._replace(kept_out=None).beside is found.train
+    assert found._replace(kept_out=None).beside.answers.files == found.train.answers.files
