@@ -241,15 +241,13 @@ def rehearsal_lines(found: Rehearsal, classes: int) -> Iterator[str]:
         classes: Number of classes that the model knows.
     """
     if not found.turns:
-        yield f"a class it was not told of: cannot be told, {found.cannot_tell}"
+        why = found.cannot_tell.removeprefix("cannot be told: ").removeprefix("cannot be told ")
+        yield f"a class it was not told of: cannot be told, {why}"
         return
     rate = found.noticed()
     together = any(turn.together for turn in found.turns)
-    played = (
-        f"{rate.classes} of {classes} classes were"
-        if together
-        else (f"each of {rate.classes} classes played")
-    )
+    who = f"{rate.classes} of {classes}" if rate.classes < classes else f"each of {classes}"
+    played = f"{who} classes {'were' if together else 'played'}"
     yield (
         f"a class it was not told of: noticed in {whole(rate.mean)} % [{whole(rate.low)}, "
         f"{whole(rate.high)}] of its images (the next one: {whole(rate.next_low)} to "

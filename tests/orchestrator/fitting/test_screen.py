@@ -236,6 +236,7 @@ def test_the_rehearsal_says_where_its_figures_come_from() -> None:
     lines = list(rehearsal_lines(found, 3))
     assert "noticed in 65 % [" in lines[0]
     assert "rehearsal, in which each of 3 classes played new" in lines[0]
+    assert "rehearsal, in which 3 of 4 classes played new" in next(rehearsal_lines(found, 4))
     # 1 of 10 is new: .1 * .65 / (.1 * .65 + .9 * .05) = .59
     assert lines[1].strip() == (
         "if 1 photo in 10 is new, 59 of 100 alarms are right; weakest: ocelot, taken for lynx"
@@ -253,6 +254,10 @@ def test_the_rehearsal_says_where_its_figures_come_from() -> None:
     nothing = found._replace(turns=[], cannot_tell="two classes are too few")
     assert list(rehearsal_lines(nothing, 3)) == [
         "a class it was not told of: cannot be told, two classes are too few"
+    ]
+    twice = found._replace(turns=[], cannot_tell="cannot be told: every class stays known")
+    assert list(rehearsal_lines(twice, 3)) == [
+        "a class it was not told of: cannot be told, every class stays known"
     ]
 
 
