@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from trainables.artifacts import OutOfFold, Scorer
-from trainables.data.readers.kept_files import kept_files
-from trainables.data.service_settings import SERVICE
+from trainables.data.readers.kept_files import kept_files, source_of
 from trainables.data.source_cache import file_digests
-from trainables.data.sources import load_source
 from trainables.features.predict import calibrated, confidence, predict_logits
 from trainables.functional.verdict import called_unknown, threshold_of_each
 from trainables.inference.model import Predictions
@@ -72,15 +70,7 @@ def pictures_of(data: Data, views: Views) -> list[Picture]:
     Raises:
         ConfigError: The files changed since they were decoded.
     """
-    source = load_source(
-        data.source,
-        Path(data.root),
-        data.image_size,
-        skip_unreadable=data.skip_unreadable,
-        fitting=data.fitting,
-        columns=data.columns,
-        as_written=data.world == SERVICE,
-    )
+    source = source_of(data)
     part = dict.fromkeys(range(len(source.labels)), "train")
     part |= dict.fromkeys(views.index_lists["validation_known"], "val")
     part |= dict.fromkeys(views.index_lists["held_out_known"], "test")

@@ -37,7 +37,7 @@ class Part(NamedTuple):
         answers = self.answers._replace(
             labels=labels[rows],
             probabilities=self.answers.probabilities[rows],
-            files=[self.answers.files[row] for row in rows],
+            files=[self.answers.files[row] for row in rows.tolist()],
         )
         return Part(answers, self.features[rows], self.groups[rows])
 

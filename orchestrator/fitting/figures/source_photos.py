@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.data.service_settings import SERVICE
+from trainables.data.readers.kept_files import source_of
 from trainables.data.shots.photo_set import Photo
-from trainables.data.sources import load_source
 from trainables.errors import readable
 
 if TYPE_CHECKING:
@@ -30,15 +29,7 @@ def photos_of_source(data: Data, table: Path, photos: Sequence[Photo]) -> list[P
     Raises:
         ValueError: The table has changed meanwhile.
     """
-    source = load_source(
-        data.source,
-        Path(data.root),
-        data.image_size,
-        skip_unreadable=data.skip_unreadable,
-        fitting=data.fitting,
-        columns=data.columns,
-        as_written=data.world == SERVICE,
-    )
+    source = source_of(data)
     gone = {*source.skipped, *source.copies}
     found = [p for p in photos if readable(os.path.relpath(p.file, table.parent)) not in gone]
     if len(found) != len(source.labels):

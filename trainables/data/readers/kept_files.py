@@ -7,9 +7,23 @@ from pathlib import Path
 
 from trainables.data.data_settings import Data
 from trainables.data.readers.scan import scan_source
+from trainables.data.service_settings import SERVICE
 from trainables.data.source_cache import Source
-from trainables.data.sources import own_path
+from trainables.data.sources import load_source, own_path
 from trainables.errors import ConfigError, readable
+
+
+def source_of(data: Data) -> Source:
+    """Return the decoded images of data settings, with the parts that their world asks for."""
+    return load_source(
+        data.source,
+        Path(data.root),
+        data.image_size,
+        skip_unreadable=data.skip_unreadable,
+        fitting=data.fitting,
+        columns=data.columns,
+        as_written=data.world == SERVICE,
+    )
 
 
 def kept_files(data: Data, source: Source) -> list[str]:
@@ -20,7 +34,7 @@ def kept_files(data: Data, source: Source) -> list[str]:
 
     Args:
         data: Data settings, whose source is ``folder:PATH`` or ``table:PATH``.
-        source: What `trainables.data.sources.load_source` gave for it.
+        source: What `source_of` gave for it.
 
     Raises:
         ConfigError: The folder or table changed since the source was loaded.
