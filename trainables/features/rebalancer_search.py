@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainables.artifacts import Classifier
 from trainables.closed_form.fitting import ClosedForm, Fit
 from trainables.closed_form.out_of_fold import k_fold
+from trainables.closed_form.scale import NEVER
 from trainables.closed_form.statistics import Samples, samples
 from trainables.features.balanced_training import HeadRebalancing
 from trainables.features.batched_heads import train_heads
@@ -122,8 +123,8 @@ def answer_out_of_fold(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield, by index into ``methods``, logits ``[N, C]`` of images by fits without their group.
 
-    They are exact where the rebalancer has a closed form, otherwise from five folds. Rebalancers
-    that depend on the given classifier have none, because it was trained on all images.
+    They are exact where the rebalancer has a closed form, otherwise from five folds; a class that
+    leaves a fit with the group has `NEVER`. Rebalancers that depend on the given classifier have none, because it was trained on all images.
 
     Args:
         methods: The rebalancers.
@@ -155,7 +156,8 @@ def answer_out_of_fold(
             predict_logits(found[n], data.features[asked]) if n in found else missing
             for n in range(len(alike))
         ]
-        return torch.stack(logits, dim=1)
+        there = torch.bincount(part["labels"], minlength=len(available["class_counts"])) > 0
+        return torch.stack(logits, dim=1).masked_fill(~there, NEVER)
 
     answers = k_fold(data, answer, generator=torch.Generator().manual_seed(seed))
     for number, place in enumerate(folded):

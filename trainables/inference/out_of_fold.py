@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainables.artifacts import Classifier, OutOfFold, Scorer
 from trainables.closed_form.out_of_fold import k_fold
+from trainables.closed_form.scale import NEVER
 from trainables.closed_form.statistics import Samples
 from trainables.features.predict import calibrated, confidence
 from trainables.features.rebalancer_search import answer_out_of_fold
@@ -95,9 +96,11 @@ def scorer_of_tail(
 ) -> Scorer:
     """Return calibrator and score, fitted to images and their logits out of fold ``[N, C]``.
 
-    The weights of the images are those of the calibrator's fit. The threshold is -inf.
+    The weights of the images are those of the calibrator's fit, which takes those that a fit could
+    tell (`class_was_there`). The threshold is -inf.
     """
-    given = {"logits": logits, "labels": data.labels, "weights": data.weights}
+    told = class_was_there(logits, data)
+    given = {"logits": logits[told], "labels": data.labels[told], "weights": data.weights[told]}
     state = tail.calibrator.call_with(given, "fit")
     scorer = Scorer(tail.calibrator, state, tail.score, {}, float("-inf"))
     if not hasattr(tail.score, "fit"):
@@ -109,3 +112,25 @@ def scorer_of_tail(
         "class_counts": class_counts,
     }
     return scorer._replace(score_state=tail.score.call_with(available, "fit"))
+
+
+def class_was_there(logits: Tensor, data: Samples) -> Tensor:
+    """Say for each image ``[N]`` whether the fit that answers it had other images of its class.
+
+    The only group of a class leaves the fit with the class. Such an answer says nothing about the
+    class, and the likelihood of one of them can outweigh those of all other images.
+
+    Args:
+        logits: Logits out of fold ``[N, C]``; `NEVER` for a class that left.
+        data: Labels and groups of the images.
+
+    Example:
+        >>> from trainables.closed_form.statistics import samples
+        >>> data = samples(torch.zeros(3, 1), torch.tensor([0, 0, 1]))
+        >>> class_was_there(torch.eye(3), data).tolist()
+        [True, True, False]
+    """
+    pairs = torch.stack([data.labels, data.groups]).unique(dim=1)
+    groups = torch.bincount(pairs[0], minlength=logits.shape[1])
+    own = logits.gather(1, data.labels[:, None]).flatten()
+    return (own > NEVER) & (groups[data.labels] > 1)

@@ -17,7 +17,12 @@ from trainables.closed_form import statistics
 from trainables.features.predict import calibrated, confidence, predict_logits
 from trainables.functional.to_device import to_device
 from trainables.inference.expected_prior import weights_of
-from trainables.inference.out_of_fold import Scoring, answers_to_logits, scorer_of_tail
+from trainables.inference.out_of_fold import (
+    Scoring,
+    answers_to_logits,
+    class_was_there,
+    scorer_of_tail,
+)
 from trainables.methods.calibrators import Calibrator
 from trainables.methods.scores import Score
 from trainables.methods.thresholds import Threshold
@@ -162,11 +167,12 @@ def fit_out_of_fold(
     if "known" in threshold.required_inputs():
         new, rounds = left_out_confidences(scorer, seen, seen, counts)
         times = max(1, rounds - 1)
+    told = class_was_there(answers.logits, train)  # the others look like new classes
     given = Answers(
-        known.repeat(times),
-        train.labels.repeat(times),
-        answers.logits.argmax(1).repeat(times),
-        train.weights.repeat(times),
+        known[told].repeat(times),
+        train.labels[told].repeat(times),
+        answers.logits[told].argmax(1).repeat(times),
+        train.weights[told].repeat(times),
     )
     scorer = _with_threshold(scorer._replace(prior=prior), threshold, given, new, counts)
     return to_device(scorer, "cpu"), answers._replace(confidence=known)

@@ -12,7 +12,12 @@ from trainables.closed_form.statistics import Samples
 from trainables.context import derive_seed
 from trainables.features.predict import calibrated, confidence
 from trainables.inference.expected_prior import weights_of
-from trainables.inference.out_of_fold import Tail, answers_to_logits, scorer_of_tail
+from trainables.inference.out_of_fold import (
+    Tail,
+    answers_to_logits,
+    class_was_there,
+    scorer_of_tail,
+)
 from trainables.methods.metrics.open_set import OpenSet
 from trainables.rehearsal.finding import Stream, found_by_size
 from trainables.rehearsal.noticing import Answers, share_of, taken_for, verdict_at
@@ -52,6 +57,11 @@ class Scene(NamedTuple):
     parted: Parted
     head: HeadAnswers
     weights: Tensor | None
+
+    @property
+    def told(self) -> Tensor:
+        """Which known images ``[N]`` a fit without their group can know."""
+        return class_was_there(self.head.known, self.parted.known)
 
 
 def play(stage: Stage, cast: Cast, tails: Sequence[Tail]) -> list[list[Played]]:
@@ -135,21 +145,22 @@ def _turn(
     """Return the turn of one class from answers about known images and about new ones."""
     rules, names, parted = stage.rules, stage.names, scene.parted
     own = stage.data.labels[parted.new] == label
-    new = Answers(*(answers[own] for answers in every))
+    new, told = Answers(*(answers[own] for answers in every)), scene.told
+    judged = Answers(*(answers[told] for answers in known))
     verdicts = {
         level: verdict_at(
             rules.threshold,
             level,
-            known,
+            judged,
             class_counts=scene.head.counts,
-            weights=scene.weights,
+            weights=None if scene.weights is None else scene.weights[told],
         )
         for level in rules.levels
     }
     served = verdicts[rules.served]
     noticed = served.unknown(new)
-    both = torch.cat([known.confidence.double(), new.confidence.double()])
-    is_known = torch.arange(len(both)) < len(known.confidence)
+    both = torch.cat([judged.confidence.double(), new.confidence.double()])
+    is_known = torch.arange(len(both)) < len(judged.confidence)
     ranking = OpenSet()(confidence=both, known=is_known)
     turn = Turn(
         class_name=names[label],

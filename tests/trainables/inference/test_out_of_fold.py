@@ -8,12 +8,22 @@ import pytest
 import torch
 
 from trainables.artifacts import Classifier, OutOfFold, load_artifact, save_artifact
+from trainables.closed_form.scale import NEVER
 from trainables.closed_form.statistics import Samples, samples
-from trainables.inference.out_of_fold import Tail, answers_of_tail
+from trainables.features.predict import calibrated
+from trainables.inference.out_of_fold import (
+    Tail,
+    answers_of_tail,
+    class_was_there,
+    scorer_of_tail,
+)
+from trainables.inference.scoring import fit_out_of_fold
 from trainables.methods.calibrators import Calibrator
 from trainables.methods.heads import Head
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.scores import Score
+from trainables.methods.thresholds import Threshold
+from trainables.methods.thresholds.false_alarm import weighted_quantile
 
 WIDTH, COUNTS = 60, torch.tensor([120, 60, 30])
 
@@ -67,3 +77,46 @@ def test_a_correction_of_a_trained_classifier_has_none() -> None:
         answers_of_tail(
             tail("tau_norm", "energy"), blank(), drawn(COUNTS, 0), generator=torch.Generator()
         )
+
+
+@pytest.mark.parametrize("rebalancer", ["ridge", "lda", "ncm", "knn", "crt"], ids=str)
+def test_a_class_of_one_group_does_not_spoil_calibration_and_threshold(rebalancer: str) -> None:
+    counts = torch.tensor([120, 60, 30, 3])
+    train = drawn(counts, 0)
+    train = train._replace(groups=torch.arange(213).clamp_max(210))  # the last three are one shot
+    zeros = torch.zeros(4)
+    blank = Classifier(Head.parse("linear"), WIDTH, {}, zeros, counts, zeros[:1])
+    methods = tail(rebalancer, "msp")
+    found = answers_of_tail(methods, blank, train, generator=torch.Generator().manual_seed(1))
+    there = class_was_there(found.logits, train)
+    assert there.tolist() == [True] * 210 + [False] * 3
+    before = scorer_of_tail(methods, train.part(there), found.logits[there], counts)
+    after = scorer_of_tail(methods, train, found.logits, counts)
+    assert torch.equal(
+        before.calibrator_state["temperature"], after.calibrator_state["temperature"]
+    )
+    threshold = Threshold.parse({"false_alarm": {"level": 0.05, "offsets": "none"}})
+    balanced = torch.full((4,), 0.25)
+    scorer, answers = fit_out_of_fold(
+        (methods.calibrator, methods.score, threshold),
+        blank,
+        train=train,
+        answers=found,
+        generator=torch.Generator().manual_seed(2),
+        prior=balanced,
+    )
+    assert float(scorer.calibrator_state["temperature"]) < 5.0  # it was 20, the upper bound
+    weights = torch.tensor([1 / n for n in (120, 60, 30)])[train.labels[:210]].double()
+    expected = weighted_quantile(answers.confidence[:210].double(), weights, 0.05)
+    assert scorer.threshold == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", sorted(Calibrator.shelf))
+def test_without_an_image_to_learn_from_a_calibrator_keeps_the_order(name: str) -> None:
+    """Where every class is one group, no answer out of fold can be right."""
+    logits = torch.eye(3).masked_fill(torch.eye(3) > 0, NEVER)
+    data = samples(torch.eye(3), torch.arange(3))
+    methods = Tail(Rebalancer.parse("lda"), Calibrator.parse(name), Score.parse("msp"))
+    scorer = scorer_of_tail(methods, data, logits, torch.ones(3).long())
+    asked = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.5, 1.0]])
+    assert calibrated(scorer, asked).argmax(1).tolist() == [0, 2]
