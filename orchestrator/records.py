@@ -299,12 +299,16 @@ class GateRecord(Record):
 
 
 class PromotionRecord(Record):
-    """Promotion of a challenger: its registered version and the decisions of the gates."""
+    """Promotion of a challenger: its registered version and the decisions of the gates.
+
+    ``champion`` is the version that answered when a challenger was refused, if any did.
+    """
 
     model: str
     version: str | None
     promoted: bool
     gates: list[GateRecord]
+    champion: str | None = None
 
 
 class SweepRecord(Record):

@@ -82,6 +82,7 @@ def _run(options: FitOptions, *, dry_run: bool, as_json: bool) -> None:
     from trainables.threads import choose_threads, usable_cores
 
     choose_threads(usable_cores())
+    from orchestrator.fitting.figures.closing_lines import answers
     from orchestrator.fitting.progress_lines import Lines
     from orchestrator.fitting.start import fit_photos, show_dry_run
 
@@ -96,3 +97,5 @@ def _run(options: FitOptions, *, dry_run: bool, as_json: bool) -> None:
         sys.exit(INTERRUPTED)
     if as_json:
         typer.echo(record.model_dump_json(indent=1))
+    if not answers(record):
+        sys.exit(1)

@@ -154,7 +154,13 @@ def decide(
     )
     refusing = [decision.name for decision in decisions if not decision.passed]
     promoted = not refusing or (force and Provenance.name not in refusing)
-    record = PromotionRecord(model=model, version=version, promoted=promoted, gates=decisions)
+    record = PromotionRecord(
+        model=model,
+        version=version,
+        promoted=promoted,
+        gates=decisions,
+        champion=None if promoted else registry.alias(model, CHAMPION),
+    )
     verdict = f"refused by {', '.join(refusing)}" if refusing else summary(record)
     tags = {VERDICT_TAG: f"{verdict}; forced" if refusing and promoted else verdict}
     changed = {gate.name: changed_settings(gate) for gate in gates}

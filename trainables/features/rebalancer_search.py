@@ -124,7 +124,8 @@ def answer_out_of_fold(
     """Yield, by index into ``methods``, logits ``[N, C]`` of images by fits without their group.
 
     They are exact where the rebalancer has a closed form, otherwise from five folds; a class that
-    leaves a fit with the group has `NEVER`. Rebalancers that depend on the given classifier have none, because it was trained on all images.
+    leaves such a fit with the group has `NEVER`. Rebalancers that depend on the given classifier
+    have none, because it was trained on all images.
 
     Args:
         methods: The rebalancers.

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from orchestrator.fitting.fit_record import FitRecord
 from orchestrator.fitting.progress_lines import duration
-from orchestrator.options import command
+from orchestrator.options import command, remedies
 from orchestrator.registry.verdicts import COMPARISON, summary
 
 OVERALL = "overall"  # the gate of balanced accuracy
+NO_CHAMPION = "and no version answers yet"
 
 
 def suspects_lines(record: FitRecord) -> list[str]:
@@ -49,7 +50,14 @@ def verdict(record: FitRecord) -> str:
         said = summary(promotion)
         return f"{name} is champion: {said}.   {duration(record.seconds)}.   {record.report}"
     refusing = "; ".join(f"{g.name}: {g.reason}" for g in promotion.gates if not g.passed)
-    return f"{name} was refused, the champion stays: {refusing}"
+    stays = f"version {promotion.champion} stays champion" if promotion.champion else NO_CHAMPION
+    return f"{name} was refused, {stays}: {refusing}"
+
+
+def answers(record: FitRecord) -> bool:
+    """Say whether the model has a version that answers."""
+    promotion = record.promotion
+    return promotion is not None and (promotion.promoted or promotion.champion is not None)
 
 
 def next_commands(record: FitRecord, example: Path | None) -> list[str]:
@@ -67,7 +75,10 @@ def next_commands(record: FitRecord, example: Path | None) -> list[str]:
         (page, "confusions, suspect labels, images it is most surely wrong about"),
         (command("promote list", **told), "versions and their figures"),
     ]
-    if example is not None:
+    for remedy in remedies(record.promotion, record.storage):
+        words, _, what = remedy.partition("   ")
+        lines.append((words, what))
+    if example is not None and answers(record):
         asked = command(f"predict {shlex.quote(str(example))}", **told)
         lines.insert(0, (asked, "what is in an image"))
     width = max(len(words) for words, _ in lines)

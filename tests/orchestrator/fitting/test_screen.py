@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.fitting.figures.closing_lines import compared_lines, next_commands, verdict
+from orchestrator.fitting.figures.closing_lines import (
+    answers,
+    compared_lines,
+    next_commands,
+    verdict,
+)
 from orchestrator.fitting.fit_record import (
     OWN_VALIDATION,
     ClassCount,
@@ -172,9 +177,11 @@ def test_verdict_and_commands() -> None:
         "my runs/models/pets/report.html"
     )
     refused = [GateRecord(name="few", passed=False, reason="lost 4 points")]
-    promotion = PromotionRecord(model="pets", version="2", promoted=False, gates=refused)
+    promotion = PromotionRecord(
+        model="pets", version="2", promoted=False, gates=refused, champion="1"
+    )
     assert verdict(RECORD.model_copy(update={"promotion": promotion})) == (
-        "pets version 2 was refused, the champion stays: few: lost 4 points"
+        "pets version 2 was refused, version 1 stays champion: few: lost 4 points"
     )
     first, page, last = next_commands(RECORD, Path("my pets/a b.jpg"))
     assert first == (
@@ -184,6 +191,28 @@ def test_verdict_and_commands() -> None:
     assert page.startswith("orchestrator report pets --storage 'my runs'  ")
     assert last.startswith("orchestrator promote list --storage 'my runs' --model pets  ")
     assert len(last_screen(RECORD, None)) == len(last_screen(RECORD, Path("a.jpg"))) - 1
+
+
+def test_a_refused_first_version_does_not_answer_and_its_remedies_are_said() -> None:
+    refused = [GateRecord(name="few", passed=False, reason="lost 4 points")]
+    promotion = PromotionRecord(model="pets", version="1", promoted=False, gates=refused)
+    record = RECORD.model_copy(update={"promotion": promotion})
+    assert verdict(record) == (
+        "pets version 1 was refused, and no version answers yet: few: lost 4 points"
+    )
+    words = [line.partition("   ")[0].strip() for line in next_commands(record, Path("a.jpg"))]
+    again = "orchestrator promote version 1 --storage 'my runs' --model pets"
+    assert words == [
+        "orchestrator report pets --storage 'my runs'",
+        "orchestrator promote list --storage 'my runs' --model pets",
+        f"{again} --gate few.allowed_regression=NUMBER",
+        f"{again} --force",
+    ]
+    assert not answers(record)
+    stays = record.model_copy(update={"promotion": promotion.model_copy(update={"champion": "1"})})
+    assert answers(stays)
+    assert "orchestrator predict a.jpg" in next_commands(stays, Path("a.jpg"))[0]
+    assert answers(RECORD)
 
 
 def test_the_screen_says_for_how_many_classes_the_pool_shows_one_cluster() -> None:

@@ -132,9 +132,10 @@ def test_better_challenger_takes_over_and_the_old_champion_is_kept(desk: Desk) -
 
 
 def test_worse_challenger_is_refused_with_a_reason(desk: Desk) -> None:
-    desk.challenge(0.5)
+    assert desk.challenge(0.5).champion is None  # it answers itself
     record = desk.challenge(0.4)
     assert not record.promoted
+    assert record.champion == "1"
     assert [gate.reason for gate in record.gates] == ["0.40 against 0.50"]
     assert desk.aliases == {"champion": "1", "challenger": "2"}
 
