@@ -12,12 +12,14 @@ from urllib.parse import unquote, urlparse
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
 from orchestrator.records import Objective, PromotionRecord
+from trainables.data.source_names import TABLE, own_kind
 from trainables.errors import ConfigError, short
 
 DEFAULT_STORAGE, DEFAULT_MODEL = "runs", "longtail"
 LONGEST_NAME = 255  # bytes, in file systems
 MOST_BYTES = 200  # of a name: file systems allow 255, and names get endings
 _NAME = re.compile(r"\w[\w.+@=,() -]*")
+_ODD = re.compile(r"[^\w.+@=,() -]+")
 
 
 def check_name(option: str, name: str) -> str:
@@ -40,6 +42,54 @@ def check_name(option: str, name: str) -> str:
             f"_ . + @ = , ( ) -, and have at most {MOST_BYTES} bytes; received {short(name)}"
         )
     return name
+
+
+def name_of_folder(folder: Path) -> str:
+    """Return a name that a registered model can have, from the real name of a folder.
+
+    Raises:
+        ConfigError: The folder's name has no letter or digit.
+
+    Example:
+        >>> name_of_folder(Path("/data/my photos")), name_of_folder(Path("/data/--cats & dogs!"))
+        ('my photos', 'cats - dogs')
+    """
+    return _name_of(folder, folder.expanduser().resolve().name)
+
+
+def name_of_source(source: str) -> str:
+    """Return the name of the model that images of ``data.source`` make, unless one is asked for.
+
+    It is the folder's real name, or the table's without its ending. Data sets with a name of their
+    own share one model.
+
+    Raises:
+        ConfigError: The name of the folder or table has no letter or digit.
+
+    Example:
+        >>> name_of_source("folder:/data/my photos"), name_of_source("table:lists/birds.v2.csv")
+        ('my photos', 'birds.v2')
+        >>> name_of_source("digits")
+        'longtail'
+    """
+    kind = own_kind(source)
+    if not kind:
+        return DEFAULT_MODEL
+    place = Path(source.removeprefix(kind).strip())
+    return _name_of(place, place.stem) if kind == TABLE else name_of_folder(place)
+
+
+def _name_of(place: Path, real: str) -> str:
+    """Return a name for a registered model from what a folder or table is called."""
+    name = _ODD.sub("-", real).strip(" -.+@=,()_")
+    while len(name.encode()) > MOST_BYTES:
+        name = name[:-1]
+    if not name:
+        raise ConfigError(
+            f"{place}: its name can't name a model, {short(real)} has no letter or digit; "
+            "give --model NAME"
+        )
+    return check_name("--model", name)
 
 
 def _share(value: float) -> float:
@@ -83,7 +133,8 @@ class SweepOptions(BaseModel):
         soup: Let averages of the best trials that share a trunk be finalists too.
         num_seeds: Seeds per finalist.
         data_seeds: Cut the data anew for each seed of a finalist's validation.
-        model: Name of the registered model.
+        model: Name of the registered model; empty: of one's own images the name of their folder or
+            table, else ``longtail``.
         promote: Register the winner and ask the gates.
         gates: ``gate.setting=value`` texts that change the gates' defaults.
         address: Ray cluster to join; ``None``: a running one that Ray knows of, else a local one.
@@ -110,7 +161,7 @@ class SweepOptions(BaseModel):
     soup: bool = False
     num_seeds: Number = Field(default=3, validation_alias=AliasChoices("num_seeds", "seeds"))
     data_seeds: bool = False
-    model: Annotated[str, AfterValidator(lambda n: check_name("--model", n))] = DEFAULT_MODEL
+    model: Annotated[str, AfterValidator(lambda n: n and check_name("--model", n))] = ""
     promote: bool = True
     gates: tuple[str, ...] = ()
     address: str | None = None

@@ -102,7 +102,7 @@ def sweep(  # noqa: PLR0913  (one parameter per option: that is how typer reads 
     data_seeds: Annotated[
         bool, typer.Option("--data-seeds", help="Finalists' seeds also cut the data anew.")
     ] = False,
-    model: Model = "longtail",
+    model: Model = "",
     promote: Annotated[bool, typer.Option(help="Register the winner and ask the gates.")] = True,
     gates: Gates = None,
     address: Annotated[

@@ -42,7 +42,13 @@ ChosenModel = Annotated[
         help="Name of the registered model; default the only one.", callback=optional_model_name
     ),
 ]
-Model = Annotated[str, typer.Option(help="Name of the registered model.", callback=_model_name)]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Name of the registered model; default the folder's or table's, else longtail.",
+        callback=lambda name: name and _model_name(name),
+    ),
+]
 Gates = Annotated[
     list[str] | None,
     typer.Option(

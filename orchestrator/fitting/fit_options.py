@@ -1,4 +1,4 @@
-"""What `fit` can be told, and names and times as people write them."""
+"""What `fit` can be told, and times as people write them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from orchestrator.options import DEFAULT_STORAGE, MOST_BYTES, check_name
+from orchestrator.options import DEFAULT_STORAGE, check_name, name_of_folder
 from trainables.data.source_names import PRIOR_FILE
-from trainables.errors import ConfigError, short
+from trainables.errors import ConfigError
 
 Metric = Literal["balanced", "accuracy", "worst-class"]
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 LEAST_SECONDS = 10.0
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
-_ODD = re.compile(r"[^\w.+@=,() -]+")
 
 
 class FitOptions(BaseModel):
@@ -62,28 +61,6 @@ class FitOptions(BaseModel):
     def model_name(self) -> str:
         """The name of the registered model: what was asked for, else the folder's."""
         return self.model or name_of_folder(self.photos)
-
-
-def name_of_folder(folder: Path) -> str:
-    """Return a name that a registered model can have, from the real name of a folder.
-
-    Raises:
-        ConfigError: The folder's name has no letter or digit.
-
-    Example:
-        >>> name_of_folder(Path("/data/my photos")), name_of_folder(Path("/data/--cats & dogs!"))
-        ('my photos', 'cats - dogs')
-    """
-    real = folder.expanduser().resolve().name
-    name = _ODD.sub("-", real).strip(" -.+@=,()_")
-    while len(name.encode()) > MOST_BYTES:
-        name = name[:-1]
-    if not name:
-        raise ConfigError(
-            f"{folder}: its name can't name a model, {short(real)} has no letter or digit; "
-            "give --model NAME"
-        )
-    return check_name("--model", name)
 
 
 def parse_seconds(text: str) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.choice.finalist_choice import is_complete
 from orchestrator.locking.sweep_lock import interrupt, lock_sweep
-from orchestrator.options import SweepOptions, command
+from orchestrator.options import SweepOptions, command, name_of_source
 from orchestrator.trials.failures import report
 from orchestrator.trials.sweep_start import folder_of, objectives_of, open_record
 
@@ -52,6 +52,8 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
     console = console or terminal_console()
     choose_gates(options.gates)  # a wrong one is refused before anything starts
     base = load_experiment(options.experiment, options.sets)
+    if options.promote and not options.model:
+        options = options.model_copy(update={"model": name_of_source(base.data.source)})
     record = open_record(options, base)  # refused before anything is written
     if not is_complete(record, objectives_of(options, record), options):
         _check_early(options, base, record, console)

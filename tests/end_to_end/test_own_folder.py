@@ -173,6 +173,7 @@ def check_that_the_version_knows_every_class(elsewhere: Path, record: dict[str, 
     assert service["calibrating"] == 21
     card = json.loads((elsewhere / "s/sweeps/mine" / service["folder"] / "model.json").read_text())
     assert card["class_names"] == list(CLASSES)
+    assert record["promotion"]["model"] == "photos"
     version = record["promotion"]["version"]  # whatever the gates say of two epochs' work
     words = ("photos/Test", "--json", "--storage", "s", "--model-version", version)
     asked = orchestrator("predict", *words, cwd=elsewhere)

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.options import SweepOptions, check_name, command, local_folder, remedies
+from orchestrator.options import (
+    SweepOptions,
+    check_name,
+    command,
+    local_folder,
+    name_of_folder,
+    name_of_source,
+    remedies,
+)
 from orchestrator.records import GateRecord, PromotionRecord
 from orchestrator.store.filesystem import check_storage
 from trainables.errors import ConfigError
@@ -117,3 +125,29 @@ def test_a_refusal_names_a_remedy(record: PromotionRecord, first: str) -> None:
 def test_what_was_promoted_needs_no_remedy() -> None:
     assert remedies(refused(promoted=True), "runs") == []
     assert remedies(refused("few", promoted=True), "runs") == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("Käfer 2", "Käfer 2"), ("a:b*c", "a-b-c"), ("x" * 250, "x" * 200)]
+)
+def test_odd_names_become_names_that_a_registry_takes(folder: str, name: str) -> None:
+    assert name_of_folder(Path("/nowhere") / folder) == name
+
+
+def test_a_name_without_letters_asks_for_one() -> None:
+    with pytest.raises(ConfigError, match="give --model NAME"):
+        name_of_folder(Path("/nowhere/---"))
+
+
+def test_a_model_is_named_after_the_images_it_is_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pets.v2").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pets.v2")
+    monkeypatch.chdir(tmp_path / "pets.v2")
+    assert {name_of_source(f"folder:{p}") for p in (".", "../link", "../pets.v2/")} == {"pets.v2"}
+    assert name_of_source("table:lists/birds.2.csv") == "birds.2"
+    assert name_of_source("table: a:b.parquet") == "a-b"
+    assert {name_of_source(name) for name in ("digits", "cifar100")} == {"longtail"}
+    with pytest.raises(ConfigError, match=r"^---.csv: its name can't name .*; give --model NAME"):
+        name_of_source("table:---.csv")

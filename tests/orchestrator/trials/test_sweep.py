@@ -5,6 +5,7 @@ import signal
 import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,6 +20,7 @@ from orchestrator.trials.failures import Failures
 from orchestrator.trials.sweep_job import SweepJob
 from orchestrator.trials.sweep_start import folder_of, open_record
 from tests.helpers.factory import make_record
+from trainables.errors import ConfigError
 from trainables.experiment import load_experiment
 
 
@@ -78,6 +80,37 @@ def test_nothing_outside_the_folder_is_done_for_a_lost_sweep(step: str, tmp_path
 def test_a_refused_sweep_leaves_no_folder(tmp_path: Path) -> None:
     options = SweepOptions(storage=str(tmp_path), study="no-such-study")
     with pytest.raises(ValueError, match="no-such-study"):
+        sweep.run_sweep(options, Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "asked", "model"),
+    [
+        ("folder:flowers", {}, "flowers"),
+        ("table:lists/birds.csv", {}, "birds"),
+        ("folder:flowers", {"model": "mine"}, "mine"),
+        ("folder:---", {"promote": False}, ""),  # nothing is registered
+        ("digits", {}, "longtail"),
+    ],
+)
+def test_a_model_is_named_before_anything_runs(
+    source: str,
+    asked: dict[str, Any],
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sweep, "_check_early", lambda *_: None)
+    monkeypatch.setattr(sweep, "_run_locked", lambda options, *_: options)
+    given = SweepOptions(storage=str(tmp_path), sets=(f"data.source={source}",), **asked)
+    found: Any = sweep.run_sweep(given, Console(quiet=True))
+    assert found.model == model
+
+
+def test_a_folder_that_cannot_name_a_model_is_refused_first(tmp_path: Path) -> None:
+    options = SweepOptions(storage=str(tmp_path), sets=("data.source=folder:---",))
+    with pytest.raises(ConfigError, match="its name can't name a model"):
         sweep.run_sweep(options, Console(quiet=True))
     assert list(tmp_path.iterdir()) == []
 
