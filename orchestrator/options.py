@@ -16,6 +16,7 @@ from trainables.data.source_names import TABLE, own_kind
 from trainables.errors import ConfigError, short
 
 DEFAULT_STORAGE, DEFAULT_MODEL = "runs", "longtail"
+MODELS, LEDGER = "models", "splits.jsonl"  # a folder of the storage, a file for each model in it
 LONGEST_NAME = 255  # bytes, in file systems
 MOST_BYTES = 200  # of a name: file systems allow 255, and names get endings
 _NAME = re.compile(r"\w[\w.+@=,() -]*")
@@ -197,6 +198,16 @@ def local_folder(storage: str) -> Path:
     if not plain or "\0" in plain or max(map(len, os.fsencode(plain).split(b"/"))) > LONGEST_NAME:
         raise ConfigError(f"--storage: must be a folder or a URI; received {short(storage)}")
     return (Path(DEFAULT_STORAGE) if "://" in plain else Path(plain).expanduser()).resolve()
+
+
+def folder_of_model(storage: str, model: str) -> Path:
+    """Return where the ledger of parts of a registered model lies, and what `fit` keeps of it.
+
+    Example:
+        >>> folder_of_model("/data/runs", "flowers").as_posix()
+        '/data/runs/models/flowers'
+    """
+    return local_folder(storage) / MODELS / model
 
 
 def command(words: str, *, storage: str, model: str = "") -> str:

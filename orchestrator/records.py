@@ -21,7 +21,7 @@ from pydantic import (
 from orchestrator.locking.sweep_lock import write_file
 from trainables.errors import ConfigError
 from trainables.former_names import current_metric, current_metrics
-from trainables.functional.paired_rules import Verdict
+from trainables.functional.paired_rules import Rate, Verdict
 from trainables.text.redaction import redact
 
 Scalar = str | int | float | bool | None
@@ -209,12 +209,7 @@ class SelectionRecord(Record):
 
 
 class ServiceRecord(Record):
-    """The model that answers: the chosen recipe once more, with every class known.
-
-    ``metrics`` are its own on the test part (``test/...``) and on training images out of fold
-    (``out_of_fold/...``), and what the finalist's rehearsal told of new classes
-    (``rehearsal/...``).
-    """
+    """The model that answers: the chosen recipe once more, with every class known."""
 
     trial_id: str  # of the recipe; the base's if the winner's could not serve
     seed: int
@@ -223,7 +218,9 @@ class ServiceRecord(Record):
     calibrating: int = 0  # training images that calibrate and do not train
     test_images: int = 0
     notes: list[str] = []  # what is done otherwise than in the rehearsal
-    metrics: Metrics = {}
+    metrics: Metrics = {}  # test/... and out_of_fold/... are its own, rehearsal/... the finalist's
+    alarms: list[Rate] = []  # false alarm on the test part, by band
+    uncalibrated: dict[str, list[str]] = {}  # by band: classes of which no image calibrates
     folder: str  # of the exported model, below the sweep's folder
     run: str  # name of its run
 
@@ -329,6 +326,7 @@ class SweepRecord(Record):
     trials: list[TrialRecord] = []
     finalists: list[FinalistRecord] = []
     selection: SelectionRecord | None = None  # absent in records of earlier versions
+    served_source: str = ""  # the images of that model, with the parts of its ledger
     service: ServiceRecord | None = None  # of a sweep on one's own images
     promotion: PromotionRecord | None = None
     failures: list[FailureRecord] = []  # of finalists, report and promotion

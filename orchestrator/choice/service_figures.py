@@ -6,11 +6,13 @@ meet is told by the finalist that rehearsed with some of them playing new.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from orchestrator.choice.selection import auroc
 from orchestrator.records import FinalistRecord
+from orchestrator.registry.paired import BANDS
+from trainables.inference.outcomes import Outcomes
 
 OWN, FOLD = "evaluate/first/", "out_of_fold/"
 NOT_SHOWN = ("forgetting", "accuracy/new")  # by a model that no update followed
@@ -80,3 +82,17 @@ def class_aurocs(arrays: Any, names: Sequence[str]) -> dict[str, float]:
         for number, name in enumerate(names)
         if len(seen) and (labels == known + number).any()
     }
+
+
+def uncalibrated(table: Outcomes, calibrated: Collection[str] | None) -> dict[str, list[str]]:
+    """Return by band the classes of which no image set a threshold; bands without any are left out.
+
+    Args:
+        table: The model's table of outcomes.
+        calibrated: Classes of the images that calibrate; ``None``: all training images answer out
+            of fold, so every class does.
+    """
+    bands = table.bands()
+    silent = [] if calibrated is None else [c for c in table.classes if c not in calibrated]
+    found = {band: [name for name in silent if bands[name] == band] for band in BANDS}
+    return {band: names for band, names in found.items() if names}

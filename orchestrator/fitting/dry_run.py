@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.fitting.photo_folder import LEDGER, Found, look_at_folder
+from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.progress_lines import duration
 from orchestrator.fitting.screen import photos_lines
-from orchestrator.options import local_folder
+from orchestrator.options import LEDGER, local_folder
 from trainables.data.shots.look import CONTENTS
 
 if TYPE_CHECKING:

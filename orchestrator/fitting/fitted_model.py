@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.fitting.fit_record import FitRecord
 from orchestrator.fitting.service import EXPORTED
-from orchestrator.fitting.start import MODELS, fit_photos
-from orchestrator.options import local_folder
+from orchestrator.fitting.start import fit_photos
+from orchestrator.options import folder_of_model
 from trainables.errors import ConfigError, short
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class FittedModel:
 
     def __init__(self, record: FitRecord) -> None:
         self.record = record
-        self._folder = local_folder(record.storage) / MODELS / record.model / EXPORTED
+        self._folder = folder_of_model(record.storage, record.model) / EXPORTED
 
     def __repr__(self) -> str:
         promotion = self.record.promotion

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.fitting.fit_record import ClassCount, Photos
+from orchestrator.options import LEDGER
 from trainables.data.shots.look import look_at_photos
 from trainables.data.shots.photo_set import PhotoSet, write_table
 from trainables.errors import ConfigError
 from trainables.settings import canonical_json
 
-LEDGER, TABLE = "splits.jsonl", "photos.csv"
+TABLE = "photos.csv"
 # how a reason for leaving a file out begins, and what such files are called together
 KINDS = {
     "unreadable": "unreadable",

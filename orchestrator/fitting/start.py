@@ -13,7 +13,7 @@ from orchestrator.fitting.backbone import WITHOUT_WEIGHTS, usual_is_away
 from orchestrator.fitting.fit_record import FitRecord, load_fit
 from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.screen import last_screen, photos_lines
-from orchestrator.options import local_folder
+from orchestrator.options import folder_of_model, local_folder
 from trainables.data.source_names import PRIOR_FILE
 from trainables.errors import ConfigError
 from trainables.keys import code_digest, file_digest
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from orchestrator.fitting.fit_options import FitOptions
     from orchestrator.fitting.progress_lines import Lines
 
-MODELS = "models"  # folder of the storage
 LOCK = "fit.lock"
 CODE = ("trainables.pipeline", "trainables.features.rebalancer_search")
 
@@ -40,7 +39,7 @@ def fit_photos(options: FitOptions, lines: Lines) -> FitRecord:
     Raises:
         ConfigError: The photos or the backbone can't be used.
     """
-    folder = local_folder(options.storage) / MODELS / options.model_name
+    folder = folder_of_model(options.storage, options.model_name)
     with _alone(folder, options.model_name):
         return _fit(options, lines, folder)
 
@@ -95,7 +94,7 @@ def show_dry_run(options: FitOptions, lines: Lines) -> None:
     """Show what a fit would do; see `orchestrator.fitting.dry_run`."""
     from orchestrator.fitting.dry_run import show_plan
 
-    show_plan(options, lines, local_folder(options.storage) / MODELS / options.model_name)
+    show_plan(options, lines, folder_of_model(options.storage, options.model_name))
 
 
 def fit_key(options: FitOptions, found: Found) -> str:

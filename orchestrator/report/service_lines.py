@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.records import SweepRecord
+from orchestrator.records import ServiceRecord, SweepRecord
+from trainables.data.faults import some
 
 
 def is_rehearsal(record: SweepRecord) -> bool:
@@ -27,6 +28,7 @@ def service_lines(record: SweepRecord) -> list[str]:
     own = _shown(service.metrics, "test/", ("accuracy/balanced", "accuracy", "novelty/false_alarm"))
     if own:
         lines.append(f"  its own answers to {service.test_images} test images: {own}")
+    lines += _alarm_lines(service)
     told = _shown(service.metrics, "out_of_fold/", ("accuracy/balanced", "novelty/false_alarm"))
     if told:
         lines.append(f"  out of fold, on its training images: {told}")
@@ -34,6 +36,21 @@ def service_lines(record: SweepRecord) -> list[str]:
     if new:
         lines.append(f"  new classes, from the rehearsal of {title} (some played new): {new}")
     return lines
+
+
+def _alarm_lines(service: ServiceRecord) -> list[str]:
+    """Return the false alarm of the bands, and whose threshold no image of their own set."""
+    told = [
+        f"{rate.band} {100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}] "
+        f"of {rate.number}"
+        for rate in service.alarms
+    ]
+    lines = [f"  test images of known classes called unknown: {', '.join(told)}"] if told else []
+    return lines + [
+        f"  {band}: threshold set without images of these classes: {some(names)}; more of their "
+        "images may be called unknown"
+        for band, names in service.uncalibrated.items()
+    ]
 
 
 def _shown(metrics: Mapping[str, float], origin: str, names: tuple[str, ...]) -> str:

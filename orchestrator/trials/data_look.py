@@ -73,8 +73,9 @@ def check_same_images(record: SweepRecord, data: Data) -> None:
         for name in before
         if name in after and before[name] != after[name]
     ]
+    named = record.experiment.get("data", {}).get("source", data.source)  # the user's words
     raise ConfigError(
-        f"sweep '{record.name}': the images of {data.source} changed since its first trials "
+        f"sweep '{record.name}': the images of {named} changed since its first trials "
         f"({', '.join(changed[:3]) or 'other content'}), which cannot be compared with new ones; "
         "give a new --name, or the images it was started with"
     )

@@ -90,7 +90,7 @@ class FinalRound:
             "origin": os.getcwd(),
             "views_digest": self.record.data.get("views_digest", ""),
         }
-        tree = self.record.experiment
+        tree = self.base.model_dump(mode="json")
 
         def label(trial: TrialRecord, seed: int) -> tuple[str, str]:
             return self.record.name, f"finalist {trial.title}, seed {seed}, {world}"
@@ -230,7 +230,7 @@ class FinalRound:
     ) -> None:
         """Write a finalist's model that answers, from stored stage results."""
         changes = {**trial.params, "seed": seed, "data.world": self.base.data.final_world}
-        export_model(self.record.experiment, changes, storage, folder, served)
+        export_model(self.base.model_dump(mode="json"), changes, storage, folder, served)
         describe_model(folder, cached_views(assign(self.base, changes).data), served)
 
     def _select(

@@ -51,7 +51,7 @@ def ends_in_service(base: Experiment) -> bool:
     return bool(own_kind(base.data.source))
 
 
-def service_recipe(base: Experiment, changes: Mapping[str, Any]) -> ServiceRecipe:
+def service_recipe(base: Experiment, changes: Mapping[str, Any], served: str = "") -> ServiceRecipe:
     """Return a recipe of a sweep in world `service`.
 
     Where answers to training images out of fold can be had, the whole train part trains. Otherwise
@@ -61,11 +61,13 @@ def service_recipe(base: Experiment, changes: Mapping[str, Any]) -> ServiceRecip
     Args:
         base: The base recipe, of one's own images.
         changes: What a finalist changes in it, and its seed.
+        served: Source of the model that serves, with the parts of its ledger; empty: that of the
+            base recipe.
 
     Raises:
         ConfigError: It can't be run there; one line says why, and what can be done.
     """
-    chosen = assign(base, changes)
+    chosen = assign(base, {**changes, **({"data.source": served} if served else {})})
     if chosen.data.world == SERVICE:
         return ServiceRecipe(chosen, [])
     more, notes = _threshold(chosen)
@@ -90,13 +92,13 @@ def _threshold(chosen: Experiment) -> tuple[dict[str, Any], list[str]]:
     return {"score.threshold": {"false_alarm": {"level": LEVEL}}}, [note]
 
 
-def check_service(base: Experiment) -> ServiceRecipe:
-    """Return how the base recipe would serve, before anything runs.
+def check_service(base: Experiment, served: str = "") -> ServiceRecipe:
+    """Return how the base recipe would serve, before anything runs; see `service_recipe`.
 
     Raises:
         ConfigError: It could not, or a class has no training image.
     """
-    found = service_recipe(base, {})
+    found = service_recipe(base, {}, served)
     plan(found.recipe)
     service_parts(found.recipe.data, outline(found.recipe.data))
     return found

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 from rich.console import Console
 
-from orchestrator.choice.service_figures import class_aurocs, own_metrics, rehearsal_metrics
+from orchestrator.choice.service_figures import (
+    class_aurocs,
+    own_metrics,
+    rehearsal_metrics,
+    uncalibrated,
+)
 from orchestrator.execution.cluster import trial_resources
 from orchestrator.execution.execute import RecipeResult, execute, export_model
 from orchestrator.execution.infrastructure import infrastructure_fault, one_line
@@ -32,6 +38,7 @@ from orchestrator.records import (
 )
 from orchestrator.registry.comparison import gate_metrics
 from orchestrator.registry.packaging import is_model
+from orchestrator.registry.paired import false_alarms
 from orchestrator.report.service_lines import service_lines
 from orchestrator.store.stage_store import StageStore
 from orchestrator.tracking.tracker import Tracker
@@ -91,7 +98,7 @@ class ServiceRound:
         if done is not None and is_model(self.folder / done.folder):
             return
         best = winner(self.record)
-        base = service_recipe(self.base, {"seed": best.seeds[0]})
+        base = self._recipe({"seed": best.seeds[0]})
         trial_id, served = self._served(best, base, storage)
         if served.recipe != base.recipe:
             self._compute(base.recipe, "base", storage)
@@ -101,7 +108,7 @@ class ServiceRound:
         outcome = export_model(served.recipe.model_dump(mode="json"), {}, storage, folder, "first")
         views = cached_views(served.recipe.data)
         describe_model(folder, views, "first")
-        self._save_tables(folder, served.recipe, outcome, base.recipe, rehearsed, storage)
+        told = self._save_tables(folder, served.recipe, outcome, base.recipe, rehearsed, storage)
         updated = [NO_UPDATE] if rehearsed is not None and rehearsed.served == "updated" else []
         self.record.service = ServiceRecord(
             trial_id=trial_id,
@@ -112,6 +119,8 @@ class ServiceRound:
             test_images=len(views.held_out_known.labels),
             notes=[*served.notes, *updated],
             metrics={**own_metrics(outcome.metrics), **rehearsal_metrics(rehearsed)},
+            alarms=[*false_alarms(told).values()],
+            uncalibrated=uncalibrated(told, _calibrated(views, outcome)),
             folder=str(folder.relative_to(self.folder)),
             run=f"{trial_id}-service",
         )
@@ -119,6 +128,9 @@ class ServiceRound:
         self.record.save(self.folder)
         for line in service_lines(self.record):
             self._say(line)
+
+    def _recipe(self, changes: Mapping[str, Any]) -> ServiceRecipe:
+        return service_recipe(self.base, changes, self.record.served_source)
 
     def _served(
         self, best: FinalistRecord, base: ServiceRecipe, storage: str
@@ -128,7 +140,7 @@ class ServiceRound:
         own = self.record.selection is not None and self.record.selection.base == best.trial_id
         try:
             changes = {**best.params, "seed": base.recipe.seed}
-            found = base if own else service_recipe(self.base, changes)
+            found = base if own else self._recipe(changes)
             self._compute(found.recipe, self.record.titles[best.trial_id], storage)
         except Exception as error:  # whatever is wrong with the winner, the base can serve
             if own or infrastructure_fault(error) is not None:
@@ -166,8 +178,8 @@ class ServiceRound:
         base: Experiment,
         rehearsed: FinalistRecord | None,
         storage: str,
-    ) -> None:
-        """Write what the model, and the base, say of each image beside the exported model."""
+    ) -> Outcomes:
+        """Write what the model, and the base, say of each image, and return what the model says."""
         pictures = pictures_of(recipe.data, cached_views(recipe.data))
         own = table_of(recipe, outcome, pictures)
         save(own._replace(rehearsal=self._aurocs(rehearsed)), folder, base=False)
@@ -179,6 +191,7 @@ class ServiceRound:
         table = table_of(base, found, pictures)
         aurocs = self._aurocs(self._rehearsal_of(of_base))
         save(table._replace(rehearsal=aurocs), folder, base=True)
+        return own
 
     def _rehearsal_of(self, trial_id: str | None) -> FinalistRecord | None:
         """Return the finalist of a recipe, if classes played new in this sweep."""
@@ -269,3 +282,11 @@ def table_of(recipe: Experiment, outcome: RecipeResult, pictures: list[Picture])
         train=inside,
         level=getattr(recipe.score.threshold, "level", None),
     )
+
+
+def _calibrated(views: Views, outcome: RecipeResult) -> set[str] | None:
+    """Return the classes of the images that calibrate; ``None``: all training images do."""
+    if len(outcome.artifacts["out_of_fold"].logits):
+        return None
+    names = views.summary["known_class_names"]
+    return {str(names[label]) for label in views.validation_known.labels.tolist()}

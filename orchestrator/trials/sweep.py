@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.choice.finalist_choice import is_complete
 from orchestrator.locking.sweep_lock import interrupt, lock_sweep
-from orchestrator.options import SweepOptions, command, name_of_source
+from orchestrator.options import LEDGER, SweepOptions, command, folder_of_model, name_of_source
 from orchestrator.trials.failures import report
 from orchestrator.trials.sweep_start import folder_of, objectives_of, open_record
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.records import SweepRecord
+    from trainables.data.data_settings import Data
+    from trainables.data.shots.written_parts import WrittenParts
     from trainables.experiment import Experiment
 
 # Imported while Ray starts; what imports parts of Ray comes last.
@@ -30,6 +32,7 @@ EARLY = (
     "orchestrator.trials.callback",
     "orchestrator.trials.tuning",
 )
+NOT_WRITTEN = "images that are added later may move others: no ledger of parts is kept in"
 INTERRUPTED = 130  # exit status that shells expect after Ctrl-C
 FAILED = 1  # exit status of a sweep without a finalist, a verdict or a report
 
@@ -55,12 +58,13 @@ def run_sweep(options: SweepOptions, console: Console | None = None) -> SweepRec
     if options.promote and not options.model:
         options = options.model_copy(update={"model": name_of_source(base.data.source)})
     record = open_record(options, base)  # refused before anything is written
+    early = None
     if not is_complete(record, objectives_of(options, record), options):
-        _check_early(options, base, record, console)
+        early = _check_early(options, base, record, console)
     options = options.model_copy(update={"name": record.name})
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with lock_sweep(folder_of(options, record.name), say, interrupt):
-        return _run_locked(options, base, console)
+        return _run_locked(options, base, console, early)
 
 
 def judged_with(record: SweepRecord, options: SweepOptions) -> list[str]:
@@ -79,23 +83,50 @@ def judged_with(record: SweepRecord, options: SweepOptions) -> list[str]:
 
 def _check_early(
     options: SweepOptions, base: Experiment, record: SweepRecord, console: Console
-) -> None:
-    """Refuse what cannot work before the sweep's folder is written: sampler, weights, data."""
-    from orchestrator.trials.data_look import look_before_sweep, say
+) -> tuple[Experiment, str]:
+    """Refuse what cannot work before the sweep's folder is written: sampler, weights, data.
+
+    Returns:
+        The base recipe of the laboratory, and the source of the model that serves; see
+        `trainables.data.shots.written_parts`.
+    """
+    from orchestrator.trials.data_look import look_before_sweep, say, say_faults
     from orchestrator.trials.service_recipe import check_service, ends_in_service
     from orchestrator.trials.sweep_start import open_ladder, open_sampler
+    from trainables.data.look import look
     from trainables.pipeline import check_trunk
 
     open_ladder(options, base, record)
     open_sampler(options, base, record)
     check_trunk(base)
-    look_before_sweep(base.data, console)
-    if options.promote and ends_in_service(base):
-        for note in check_service(base).notes:
-            say(console, f"the base recipe, when it serves: {note}")
+    if not options.promote or not ends_in_service(base):
+        look_before_sweep(base.data, console)
+        return base, ""
+    say_faults(look(base.data, decode=True), console)
+    parts = _written_parts(options, base.data)
+    for line in parts.lines:
+        say(console, line)
+    found = look(parts.laboratory, decode=True)
+    say(console, found._replace(source=base.data.source).summary())
+    found.refuse()
+    laboratory = base.model_copy(update={"data": parts.laboratory})
+    for note in check_service(laboratory, parts.served).notes:
+        say(console, f"the base recipe, when it serves: {note}")
+    return laboratory, parts.served
 
 
-def _run_locked(options: SweepOptions, base: Experiment, console: Console) -> SweepRecord:
+def _written_parts(options: SweepOptions, data: Data) -> WrittenParts:
+    """Decide which of one's own images train and which test, and write it down."""
+    from trainables.data.shots.written_parts import WrittenParts, write_parts
+
+    if "://" in options.storage.removeprefix("file://"):
+        return WrittenParts(data, "", [f"{NOT_WRITTEN} {options.storage}"])
+    return write_parts(data, folder_of_model(options.storage, options.model) / LEDGER)
+
+
+def _run_locked(
+    options: SweepOptions, base: Experiment, console: Console, early: tuple[Experiment, str] | None
+) -> SweepRecord:
     """Run the sweep, or what is left of it, as its only driver."""
     from orchestrator.execution.infrastructure import infrastructure_fault
     from orchestrator.execution.ray_watch import RayWatch, leave_ray
@@ -113,14 +144,15 @@ def _run_locked(options: SweepOptions, base: Experiment, console: Console) -> Sw
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         report(record, folder_of(options, record.name), console)
         return _end(record, options, console)
-    check_same_images(record, base.data)
-    record.content = content_of_paths(base)
+    laboratory, served = early or _check_early(options, base, record, console)
+    check_same_images(record, laboratory.data)
+    record.content, record.served_source = content_of_paths(base), served
     sampler = open_sampler(options, base, record)  # written to the record that this driver keeps
     for line in sampler.notes(options.trials):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     _start_ray(options, console)
     with RayWatch() as ray:
-        job = SweepJob(options, base, record, console, sampler, ray)
+        job = SweepJob(options, laboratory, record, console, sampler, ray)
         before, fault = job.record.seconds, None
         try:
             job.run()

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.photos import scene
+
 CLASSES = {"ant": 40, "bee": 34, "cat": 28, "dog": 22, "elk": 18, "fox": 12}
 
 
 def picture(kind: int, number: int) -> Image.Image:
-    """Return a photo-like image: a coarse pattern of the class's own, with noise of the image's."""
-    coarse = np.random.default_rng(kind).integers(30, 220, (4, 4, 3))
-    noise = np.random.default_rng([kind, number]).integers(-25, 26, (48, 64, 3))
-    whole = coarse.repeat(12, axis=0).repeat(16, axis=1) + noise
-    return Image.fromarray(whole.astype(np.uint8))
+    """Return a photo-like image: a scene of the image's own, no copy, in the class's colors."""
+    own = Image.fromarray(scene(100 * kind + number)).resize((64, 48))
+    color = np.array([40 + 35 * kind, 220 - 35 * kind, 90 + 130 * (kind % 2)])
+    return Image.fromarray((0.4 * np.asarray(own) + 0.6 * color).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +156,14 @@ def test_a_sweep_by_a_relative_path_goes_on_from_another_folder(elsewhere: Path)
     record = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
     assert [trial["state"] for trial in record["trials"]] == ["COMPLETE", "COMPLETE"]
     assert record["experiment"]["data"]["source"] == "folder:../photos"  # the user's words
-    assert record["data"]["source"] == "folder:photos"
+    assert record["data"]["source"] == "table:photos.csv"  # with the parts of the ledger
+    assert record["served_source"].endswith("/service/photos.csv")
+    assert len((elsewhere / "s/models/photos/splits.jsonl").read_text().splitlines()) == 190
     assert set(record["content"]) == {"data.source"}
-    assert "folder:photos" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "photos.csv" in (folder / "report.html").read_text(encoding="utf-8")
     with sqlite3.connect(elsewhere / "s/mlflow.db") as database:
         sources = database.execute("select distinct value from params where key = 'data.source'")
-        assert sources.fetchall() == [("folder:photos",)]
+        assert sources.fetchall() == [("table:photos.csv",)]
     check_that_the_version_knows_every_class(elsewhere, record)
 
 

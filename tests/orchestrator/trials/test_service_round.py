@@ -230,6 +230,13 @@ def test_every_line_says_which_figure_it_is(final: ServiceRound, tmp_path: Path)
     service = final.record.service
     assert service is not None
     shown = service.metrics
+    medium, few = service.alarms
+    assert (medium.band, medium.number, few.band, few.number) == ("medium", 16, "few", 16)
+    assert service.uncalibrated == {}  # all training images answer out of fold
+    assert (medium.value, few.value) == (
+        shown["test/novelty/false_alarm/medium"], shown["test/novelty/false_alarm/few"]
+    )  # fmt: skip
+    assert others.pop(1).startswith("  test images of known classes called unknown: medium ")
     assert others == [
         "  its own answers to 32 test images: accuracy/balanced "
         f"{shown['test/accuracy/balanced']:.4f}  accuracy {shown['test/accuracy']:.4f}  "
@@ -239,6 +246,36 @@ def test_every_line_says_which_figure_it_is(final: ServiceRound, tmp_path: Path)
         f"{shown['out_of_fold/novelty/false_alarm']:.4f}",
         "  new classes, from the rehearsal of trial 1 (some played new): novelty/auroc 0.7500",
     ]
+
+
+def test_the_model_keeps_to_the_parts_that_are_written_down(
+    final: ServiceRound, desk: Path, tmp_path: Path
+) -> None:
+    # by a ledger two training images of the laboratory are test images, and one test image is none
+    rows = []
+    for file in sorted((desk / "photos").rglob("*.png")):
+        part = file.parent.parent.name
+        if (part, file.parent.name, file.stem) in {
+            ("train", "ant", "003"),
+            ("train", "dog", "001"),
+        }:
+            part = "test"
+        if (part, file.stem) != ("test", "507"):
+            rows.append(f"{file},{file.parent.name},{part}")
+    served = tmp_path / "served.csv"
+    served.write_text("\n".join(["path,label,part", *rows]))
+    final.record.served_source = f"table:{served}"
+    final.run(str(tmp_path / "storage"))
+    service = final.record.service
+    assert service is not None
+    assert (service.classes, service.images, service.test_images) == (4, 67, 30)
+    table = load_outcomes(tmp_path / service.folder / OUTCOMES_FILE)
+    part = table.images.set_index("digest")["part"]
+    for name in ("ant/003.png", "dog/001.png"):
+        assert part[file_digest(desk / "photos/train" / name)] == "test"
+    assert file_digest(desk / "photos/test/bee/507.png") not in part.index
+    beside = load_outcomes(tmp_path / service.folder / BASE_FILE)
+    assert beside.images["part"].tolist() == table.images["part"].tolist()
 
 
 def test_without_a_class_that_played_new_nothing_is_told_of_new_ones(

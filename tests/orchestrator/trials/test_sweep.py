@@ -20,8 +20,9 @@ from orchestrator.trials.failures import Failures
 from orchestrator.trials.sweep_job import SweepJob
 from orchestrator.trials.sweep_start import folder_of, open_record
 from tests.helpers.factory import make_record
+from tests.helpers.photos import photo_folder
 from trainables.errors import ConfigError
-from trainables.experiment import load_experiment
+from trainables.experiment import Experiment, load_experiment
 
 
 def test_the_record_is_read_when_the_driver_before_has_ended(
@@ -106,6 +107,53 @@ def test_a_model_is_named_before_anything_runs(
     given = SweepOptions(storage=str(tmp_path), sets=(f"data.source={source}",), **asked)
     found: Any = sweep.run_sweep(given, Console(quiet=True))
     assert found.model == model
+
+
+def test_no_folder_of_this_machine_keeps_no_ledger() -> None:
+    data = Experiment().data
+    found = sweep._written_parts(SweepOptions(storage="s3://bucket/runs", model="cats"), data)
+    assert (found.laboratory, found.served) == (data, "")
+    assert found.lines == [
+        "images that are added later may move others: no ledger of parts is kept in s3://bucket/runs"
+    ]
+
+
+def test_what_was_decided_early_is_what_the_sweep_computes_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cats = photo_folder(tmp_path / "cats", {"lynx": 30, "ocelot": 30, "serval": 12, "margay": 12})
+    options = SweepOptions(storage=str(tmp_path / "runs"), model="cats", name="one")
+    sets = [
+        f"data.source=folder:{cats}", f"data.root={tmp_path}", "data.image_size=8",
+        "data.validation_per_class=4", "data.novel_classes=2", "rebalance.method=none",
+        "score.threshold={false_alarm: {level: 0.5}}",
+    ]  # fmt: skip
+    base = load_experiment(None, sets)
+    console = Console(record=True, width=200)
+    laboratory, served = sweep._check_early(options, base, open_record(options, base), console)
+    tables = {name: Path(s.removeprefix("table:")) for name, s in
+              (("served", served), ("laboratory", laboratory.data.source))}  # fmt: skip
+    assert all(file.is_relative_to(tmp_path / "runs/models/cats/parts") for file in tables.values())
+    counts = {name: file.read_text().count(",test\n") for name, file in tables.items()}
+    assert counts["laboratory"] == counts["served"] + 4  # 2 of each class under 25 images
+    said = console.export_text().replace("\n", "")
+    assert f"{counts['laboratory']} in test" in said
+    assert f"folder:{cats}: 4 classes" in said
+    assert laboratory.data.model_copy(update={"source": base.data.source}) == base.data
+    made: list[Any] = []
+
+    class Job:
+        def __init__(self, *given: Any) -> None:
+            made.extend(given)
+            raise KeyError
+
+    monkeypatch.setattr("orchestrator.trials.sweep_job.SweepJob", Job)
+    monkeypatch.setattr(sweep, "_start_ray", lambda *_: None)
+    with pytest.raises(KeyError):
+        sweep._run_locked(options, base, console, (laboratory, served))
+    assert made[1] == laboratory
+    assert made[2].served_source == served
+    assert made[2].experiment["data"]["source"] == f"folder:{cats}"  # the user's words
 
 
 def test_a_folder_that_cannot_name_a_model_is_refused_first(tmp_path: Path) -> None:

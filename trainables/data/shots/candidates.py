@@ -17,6 +17,7 @@ from trainables.data.shots.ledger import Part
 from trainables.data.source_names import Columns
 from trainables.errors import DataError, readable
 
+RECOGNIZED = Columns()  # columns of a table by their usual names
 QUIET_KINDS = (LOOSE, VALIDATION_JOINS, "images in unlabelled/", "images in unlabeled/")
 
 
@@ -48,13 +49,13 @@ class Found(NamedTuple):
         return readable(os.path.relpath(path, self.base))
 
 
-def find_rows(place: Path, cache: Path) -> Found:
+def find_rows(place: Path, cache: Path, columns: Columns = RECOGNIZED) -> Found:
     """List a folder or table; what can't be a photo by its name or place is left out.
 
     Raises:
         ConfigError: There is no such folder, or nothing in it can be used.
     """
-    layout = scan_source(place, Columns(), skip_unreadable=True, cache=cache)
+    layout = scan_source(place, columns, skip_unreadable=True, cache=cache)
     if any(fault.fatal for fault in layout.faults):
         raise DataError(layout.faults)
     names = dict(layout.names)

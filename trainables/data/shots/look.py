@@ -6,7 +6,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from trainables.data.shots.candidates import Candidate, Found, find_rows, sort_unreadable
+from trainables.data.shots.candidates import (
+    RECOGNIZED,
+    Candidate,
+    Found,
+    find_rows,
+    sort_unreadable,
+)
 from trainables.data.shots.grouping import Copies, Link, sort_copies
 from trainables.data.shots.identity import Content
 from trainables.data.shots.ledger import Entry, Ledger, locked
@@ -16,6 +22,7 @@ from trainables.data.shots.parts import RANK, Cut, Node, cut
 from trainables.data.shots.photo_set import LeftOut, Photo, PhotoSet
 from trainables.data.shots.remarks import catch_all_classes, remarks_about
 from trainables.data.shots.remembered import Remembered
+from trainables.data.source_names import Columns
 from trainables.errors import ConfigError
 
 CONTENTS, LINKS = "contents.npz", "links.npz"  # beside the ledger
@@ -33,6 +40,7 @@ def look_at_photos(
     seed: int = 0,
     verify: bool = False,
     progress: Progress | None = None,
+    columns: Columns = RECOGNIZED,
 ) -> PhotoSet:
     """Look at a folder of photos, decide the parts of what is new, and write them down.
 
@@ -47,12 +55,13 @@ def look_at_photos(
         verify: Read all files again, also those that look unchanged.
         progress: Called with what is done ("look"), and with the number of files that are read and
             to read.
+        columns: Names of the columns of a table.
 
     Raises:
         ConfigError: There is no such folder, nothing in it is an image with a class, or the ledger
             is damaged.
     """
-    found = find_rows(folder, ledger.parent / "cache")
+    found = find_rows(folder, ledger.parent / "cache", columns)
     remembered = Remembered(ledger.with_name(CONTENTS))
     paths = [row.path for row in found.rows]
     report = None if progress is None else lambda done, total: progress("look", done, total)
