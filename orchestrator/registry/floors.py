@@ -13,6 +13,7 @@ by force starts the floors anew in the metrics whose gates refused it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -98,7 +99,8 @@ def keep_best(
 ) -> None:
     """Write to a version that becomes champion in which metrics another one stays the best.
 
-    The best champion so far stays so where the version could not be compared with it.
+    The best champion so far stays so where the version could not be compared with it, or has no
+    number in its metric.
 
     Args:
         registry: Registry of the versions.
@@ -120,9 +122,9 @@ def keep_best(
             best[metric] = former[metric]
             continue
         floor = floors.get(metric) or floor_of(champion, metric, comparison)
-        mine, theirs = floor.challenger.get(metric), floor.best.get(metric)
+        mine, theirs = (side.get(metric, math.nan) for side in (floor.challenger, floor.best))
         sign = -1.0 if getattr(gate, "better", "higher") == "lower" else 1.0
-        if mine is not None and theirs is not None and sign * mine < sign * theirs:
+        if math.isfinite(theirs) and not sign * mine >= sign * theirs:
             best[metric] = floor.version
     registry.set_version_tags(model, version, {BEST_TAG: json.dumps(best, sort_keys=True)})
 

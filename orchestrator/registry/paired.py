@@ -135,7 +135,8 @@ def with_seeds(gain: Gain, mine: Mapping[str, float], theirs: Mapping[str, float
     """Widen a gain's interval by the noise of seeds, where both versions ran on common ones.
 
     The half-widths of images and of seeds (95 % t-interval of the paired differences) add up as
-    squares. A closed form has no seeds.
+    squares. A closed form has no seeds. A seed without a number leaves an interval of NaN, by which
+    nothing can be told.
 
     Args:
         gain: A gain over images.
@@ -147,6 +148,8 @@ def with_seeds(gain: Gain, mine: Mapping[str, float], theirs: Mapping[str, float
     if len(common) < 2:
         return gain
     differences = [mine[name] - theirs[name] for name in common]
+    if not all(map(math.isfinite, differences)):
+        return gain._replace(low=math.nan, high=math.nan, spread=math.nan, same=False)
     noise = _t_half(differences)
     return gain._replace(
         low=max(-1.0, gain.value - math.hypot(gain.value - gain.low, noise)),

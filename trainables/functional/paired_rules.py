@@ -50,7 +50,8 @@ def judge_gain(gain: Gain, allowed: float, said: str = "") -> Decision:
     """Say whether a loss beyond an allowance is shown, excluded, or neither.
 
     With the gain's interval ``[low, high]`` and the allowance ``a``: refused if ``high < -a``
-    (harm is shown), passed if ``low >= -a`` (harm is excluded), else "cannot tell".
+    (harm is shown), passed if ``low >= -a`` (harm is excluded), else "cannot tell"; so it is too
+    where a figure is no number.
 
     Args:
         gain: What the challenger gains.
@@ -67,6 +68,9 @@ def judge_gain(gain: Gain, allowed: float, said: str = "") -> Decision:
         ('cannot tell', 3300)
     """
     limit = allowed / 100
+    odd = not_a_number(gain)
+    if odd:
+        return Decision("cannot tell", odd)
     if gain.same:
         return Decision("passed", f"{gain.origin}{gain.figure}{gain.where}: the same answers")
     both = f"{gain.origin}{gain.figure} {gain.mine:.4f} against {gain.theirs:.4f}"
@@ -86,6 +90,32 @@ def judge_gain(gain: Gain, allowed: float, said: str = "") -> Decision:
     )
 
 
+def not_a_number(gain: Gain) -> str:
+    """Return which figure of a gain is no number, so that nothing can be told; empty: none.
+
+    Example:
+        >>> told = Gain("accuracy", 0.01, 0.0, 0.02, 0.81, 0.80, 0.01, 900.0, 900)
+        >>> not_a_number(told._replace(mine=math.nan))
+        'test/accuracy nan against 0.8000: the figure of the newer version is no number (nan)'
+        >>> not_a_number(told)
+        ''
+    """
+    figures = {
+        "the figure of the newer version": gain.mine,
+        "the figure of the other version": gain.theirs,
+        "the gain": gain.value,
+        "an end of its interval": gain.low + gain.high,
+        "the spread of its interval": gain.spread,
+    }
+    both = f"{gain.origin}{gain.figure} {gain.mine:.4f} against {gain.theirs:.4f}{gain.where}"
+    found = (
+        f"{both}: {what} is no number ({value})"
+        for what, value in figures.items()
+        if not math.isfinite(value)
+    )
+    return next(found, "")
+
+
 class Rate(NamedTuple):
     """A share of test images of a band of classes, with its 95 % interval."""
 
@@ -100,7 +130,8 @@ class Rate(NamedTuple):
 def judge_rate(rate: Rate, limit: float) -> Decision:
     """Say whether a rate is above a limit, below it, or neither is shown.
 
-    Refused if the whole interval lies above the limit, passed if none of it does.
+    Refused if the whole interval lies above the limit, passed if none of it does; a rate that is no
+    number tells neither.
 
     Example:
         >>> judge_rate(Rate("few", 0.25, 0.12, 0.45, 40, 40), 0.1).reason
@@ -111,6 +142,8 @@ def judge_rate(rate: Rate, limit: float) -> Decision:
     shown = (
         f"{rate.band} {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] of {rate.number} images"
     )
+    if not math.isfinite(rate.value + rate.low + rate.high):
+        return Decision("cannot tell", f"{shown} is no number")
     if rate.low > limit:
         return Decision("refused", shown)
     if rate.high <= limit:

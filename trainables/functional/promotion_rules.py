@@ -125,10 +125,10 @@ def _noise(metric: str, challenger: Metrics, champion: Metrics, sign: float) -> 
 
 
 def _seeds(metric: str, metrics: Metrics) -> dict[int, float]:
-    """Return the metric's value by seed."""
+    """Return the metric's value by seed, of seeds on which it is a number."""
     pattern = re.compile(re.escape(metric) + r"/seed/(\d+)")
     matches = ((pattern.fullmatch(name), value) for name, value in metrics.items())
-    return {int(match[1]): value for match, value in matches if match}
+    return {int(match[1]): value for match, value in matches if match and math.isfinite(value)}
 
 
 def _half_width(values: list[float]) -> float:

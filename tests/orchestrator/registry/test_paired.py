@@ -362,3 +362,16 @@ def test_seeds_widen_the_interval_on_top_of_images() -> None:
     )
     assert with_seeds(gain, {f"{name}/1": 0.8}, others) == gain  # one common seed has no noise
     assert with_seeds(gain, {}, {}) == gain
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_seed_without_a_number_tells_nothing(odd: float) -> None:
+    data = photos()
+    better, worse = (version(data, right_below(skill)) for skill in (0.9, 0.7))
+    gain = gains(better, worse)[BALANCED]
+    assert judge_gain(gain, 1.0).verdict == "passed"
+    name = f"test/{BALANCED}/seed"
+    ours = {f"{name}/{n}": value for n, value in enumerate((0.9, odd, 0.9))}
+    found = judge_gain(with_seeds(gain, ours, dict.fromkeys(ours, 0.7)), 1.0)
+    assert (found.verdict, found.needs) == ("cannot tell", None)
+    assert found.reason.endswith("an end of its interval is no number (nan)")

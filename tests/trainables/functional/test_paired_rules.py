@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from trainables.functional.paired_rules import (
@@ -12,6 +14,7 @@ from trainables.functional.paired_rules import (
     judge_rate,
     matched_interval,
 )
+from trainables.methods.gates.chance import Chance
 
 
 def gain(value: float, half: float, number: int = 400, effective: float = 400) -> Gain:
@@ -48,6 +51,36 @@ def test_the_reason_has_both_values_the_interval_and_the_allowance() -> None:
         "a loss of more than 1.00 points is neither shown nor excluded: that needs about 3,300 "
         "rehearsed classes"
     )
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("field", "what"),
+    [
+        ("mine", "the figure of the newer version"),
+        ("theirs", "the figure of the other version"),
+        ("value", "the gain"),
+        ("low", "an end of its interval"),
+        ("high", "an end of its interval"),
+        ("spread", "the spread of its interval"),
+    ],
+)
+def test_a_figure_that_is_no_number_tells_nothing(odd: float, field: str, what: str) -> None:
+    """Without the check NaN was a traceback, an infinite end passed, and equal answers passed."""
+    found = gain(0.05, 0.01)._replace(where=" on 9 images", **{field: odd})
+    for one in (found, found._replace(same=True)):
+        for decision in (judge_gain(one, 1.0), Chance().judge(one)):
+            assert decision.verdict == "cannot tell"
+            assert decision.needs is None
+            assert decision.reason.endswith(f" on 9 images: {what} is no number ({odd})")
+
+
+@pytest.mark.parametrize("field", ["value", "low", "high"])
+def test_a_rate_that_is_no_number_tells_nothing(field: str) -> None:
+    rate = Rate("few", 0.1, 0.05, 0.2, 40, 40)._replace(**{field: math.nan})
+    found = judge_rate(rate, 0.3)
+    assert (found.verdict, found.needs) == ("cannot tell", None)
+    assert found.reason.endswith(" of 40 images is no number")
 
 
 def test_the_number_that_would_tell_grows_with_the_square_of_the_spread() -> None:

@@ -152,6 +152,16 @@ def test_pairs_need_two_common_seeds_else_intervals_speak() -> None:
     assert no_worse("m", mine, theirs, allowed=(0.5, 2.0))[1].endswith("the intervals overlap")
 
 
+def test_a_seed_without_a_number_is_no_pair() -> None:
+    """It made the mean of the differences NaN, and any loss one that noise excuses."""
+    seeds = {n: 0.80 + 0.001 * n for n in range(3)}
+    champion = {"m": 0.80} | {f"m/seed/{n}": v for n, v in seeds.items()}
+    challenger = {"m": 0.79} | {f"m/seed/{n}": v - 0.01 for n, v in seeds.items()}
+    assert not no_worse("m", challenger, champion, allowed=(0.5, 2.0))[0]  # 1.00 in each pair
+    odd = challenger | {"m/seed/2": math.nan}
+    assert not no_worse("m", odd, champion, allowed=(0.5, 2.0))[0]
+
+
 def test_pairs_follow_the_direction() -> None:
     mine, theirs = with_seeds("e", 0.10, 0.06), with_seeds("e", 0.07, 0.07)
     assert no_worse("e", mine, theirs, allowed=(0.5, 2.0), better="lower")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from trainables.functional.paired_rules import Decision, Gain, images_needed
+from trainables.functional.paired_rules import Decision, Gain, images_needed, not_a_number
 from trainables.methods.gates import Gate, Points
 
 
@@ -47,6 +47,9 @@ class Chance(Gate):
 
     def judge(self, gain: Gain) -> Decision:
         """Decide by the gain over a constant answer."""
+        odd = not_a_number(gain)
+        if odd:
+            return Decision("cannot tell", odd)
         reason = (
             f"{gain.origin}accuracy/balanced {gain.mine:.4f} against {gain.theirs:.4f}"
             f"{gain.where}: {100 * gain.value:+.2f} points [{100 * gain.low:+.2f}, "
