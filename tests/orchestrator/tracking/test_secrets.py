@@ -79,10 +79,37 @@ def test_an_error_that_quotes_the_address_is_recorded_without_the_password() -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["sqlite:////home/ann@work/mlflow.db", "no address", "http://host:5000/a", "ann@host"]
+    "text",
+    [
+        "sqlite:////home/ann@work/mlflow.db",
+        "no address",
+        "http://host:5000/a",
+        "ann@host",
+        "labels: corrected.csv names 'token=abc/secret=1.jpg', no image of password=x",
+        "s3://team/photos/cats@home/token=abc.jpg can't be read",
+        "file:///photos/ann@home/pwd=1.jpg; a://b",
+    ],
 )
 def test_what_holds_no_password_stays(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("sqlite:///a.db?password=x1&mode=ro", "sqlite:///a.db?password=x1&mode=ro"),
+        (
+            "mssql://h/db?user=ann;PWD=x1;token=x2;n=3",
+            "mssql://h/db?user=ann;PWD=***;token=***;n=3",
+        ),
+        ("env MLFLOW_TRACKING_TOKEN=a.b+c/d==, x", "env MLFLOW_TRACKING_TOKEN=***, x"),
+        ("{'HUB_API_KEY': 'a b', \"N\": 1}", "{'HUB_API_KEY': '***', \"N\": 1}"),
+        ("TOKENIZERS_PARALLELISM=false MY_TOKENS=3", "TOKENIZERS_PARALLELISM=false MY_TOKENS=3"),
+        ("at http://a:b@h/x and http://c@h/y", "at http://***@h/x and http://***@h/y"),
+    ],
+)
+def test_secrets_of_addresses_are_hidden_one_by_one(text: str, shown: str) -> None:
+    assert redact(text) == shown
 
 
 @pytest.fixture(scope="module")
