@@ -124,8 +124,7 @@ def leave_out_discriminant(
     means = model.means @ model.basis
     result = means.new_empty(len(shrinkages), len(data.labels), len(means))
     for block in group_blocks(data.groups, max(data.width, len(means))):
-        rows = (data.inputs(block.flatten()) @ model.basis).unflatten(0, block.shape)
-        left = _LeftOut(rows, data.labels[block], data.weights[block], means, model)
+        left = _leave(block, data, data.labels, means, model)
         present = left.counts()[:, None] > 0
         for level, shrinkage in enumerate(shrinkages):
             answers = _centered(left.logits(shrinkage, unbiased=unbiased), present)
@@ -133,17 +132,20 @@ def leave_out_discriminant(
     return result
 
 
-def leave_out_distances(data: Samples, model: SharedGaussian, *, ridge: float) -> Tensor:
+def leave_out_distances(
+    data: Samples, model: SharedGaussian, *, ridge: float, beside: SharedGaussian | None = None
+) -> Tensor:
     """Return squared Mahalanobis distances of each sample without its group, exactly.
 
-    ``(x - mu_c)^T (S + ridge tr(S)/D I)^-1 (x - mu_c)``, S the scatter over the number of samples;
-    means and scatter are those of all samples but the group. Without any variance the covariance is
-    the identity.
+    ``(x - mu_c)^T (S + ridge tr(T)/D I)^-1 (x - mu_c)``, S the scatter over the number of samples
+    and T that around the mean of all, or S itself; means and scatters are those of all samples but
+    the group. Where T has no variance the covariance is the identity.
 
     Args:
         data: The samples of the fit, of weights above 0.
         model: `shared_gaussian` of all of them.
         ridge: Above 0.
+        beside: T: `shared_gaussian` of the same samples as a single class; ``None``: S.
 
     Returns:
         ``[N, C]`` float64; infinite for a class that leaves with the group, or is absent.
@@ -156,18 +158,29 @@ def leave_out_distances(data: Samples, model: SharedGaussian, *, ridge: float) -
         >>> found[0].round(decimals=6).tolist()  # means 3 and 9, S = 2/3, 1.5 times that is 1
         [9.0, 81.0]
     """
-    shrinkage = ridge / (1 + ridge)
     means = model.means @ model.basis
     result = means.new_empty(len(data.labels), len(means))
     for block in group_blocks(data.groups, max(data.width, len(means))):
-        rows = (data.inputs(block.flatten()) @ model.basis).unflatten(0, block.shape)
-        left = _LeftOut(rows, data.labels[block], data.weights[block], means, model)
-        found = left.lengths(shrinkage)[:, :, None] - 2 * left.logits(shrinkage, unbiased=False)
-        varied = (left.trace() > 0)[:, None, None]
-        found = torch.where(varied, found / (1 + ridge), found).clamp_min(0)
+        left = _leave(block, data, data.labels, means, model)
+        other = left
+        if beside is not None:
+            center = beside.means @ beside.basis
+            other = _leave(block, data, torch.zeros_like(data.labels), center, beside)
+        images, trace = _positive(left.images()), other.trace()
+        shift = torch.where(trace > 0, ridge * trace / data.width, images)
+        found = left.lengths(shift)[:, :, None] - 2 * left.answers(shift)
+        found = (images[:, None, None] * found).clamp_min(0)
         gone = (left.counts() <= 0)[:, None]
         result[block.flatten()] = found.masked_fill(gone, torch.inf).flatten(0, 1)
     return result
+
+
+def _leave(
+    block: Tensor, data: Samples, labels: Tensor, means: Tensor, model: SharedGaussian
+) -> _LeftOut:
+    """Return groups ``[B, M]`` of samples as they leave a model of classes ``labels [N]``."""
+    rows = (data.inputs(block.flatten()) @ model.basis).unflatten(0, block.shape)
+    return _LeftOut(rows, labels[block], data.weights[block], means, model)
 
 
 class _LeftOut:
@@ -207,11 +220,23 @@ class _LeftOut:
         counts = self.model.counts.repeat(len(self.labels), 1)
         return counts.scatter(1, self.labels, self.after)
 
+    def images(self) -> Tensor:
+        """Return the weight of all images that are left without each group ``[B]``."""
+        return self.model.counts.sum() - self.weights.sum(dim=1)
+
     def logits(self, shrinkage: float, *, unbiased: bool) -> Tensor:
         """Return logits ``[B, M, C]``."""
-        images = self.model.counts.sum() - self.weights.sum(dim=1)
+        images = self.images()
+        shift = _shift(self.trace(), images, len(self.model.spectrum), shrinkage)
+        found = self.answers(shift, unbiased=unbiased)
+        return _factor(images, shrinkage)[:, None, None] * found
+
+    def answers(self, shift: Tensor, *, unbiased: bool = False) -> Tensor:
+        """Return ``x A mu - mu A mu / 2`` ``[B, M, C]``, ``A^-1`` the scatter plus a shift ``[B]``.
+
+        The scatter is that without each group.
+        """
         spectrum = self.model.spectrum
-        shift = _shift(self.trace(), images, len(spectrum), shrinkage)
         spread = 1 / (spectrum + shift[:, None])  # inverse before the group leaves, [B, D]
         inputs, scaled = (part * spread[:, None] for part in (self.rows, self.deviations))
         group = self.deviations.transpose(1, 2)
@@ -219,7 +244,7 @@ class _LeftOut:
             self.inverse_weights - scaled @ group, inputs @ group, left=False
         )
 
-        def answers(means: Tensor, lengths: Tensor) -> Tensor:
+        def of(means: Tensor, lengths: Tensor) -> Tensor:
             """Return ``x A mu - mu A mu / 2`` with the inverse after the group has left."""
             seen = scaled @ means
             solved: Tensor = torch.linalg.solve(self.inverse_weights - scaled @ group, seen)
@@ -227,29 +252,26 @@ class _LeftOut:
             return inputs @ means + bridge @ seen - length[:, None] / 2
 
         own = self.own_means
-        found = answers(self.means.T, spread @ self.means.square().T)
-        changed = answers(own.transpose(1, 2), (own.square() * spread[:, None]).sum(dim=2))
+        found = of(self.means.T, spread @ self.means.square().T)
+        changed = of(own.transpose(1, 2), (own.square() * spread[:, None]).sum(dim=2))
         found = found.scatter(2, self.labels[:, None].expand_as(changed), changed)
         if unbiased:
             block = torch.linalg.inv(self.inverse_weights - scaled @ group)
             inverse = spread.sum(dim=1) + (block * (scaled @ scaled.transpose(1, 2))).sum(
                 dim=(1, 2)
             )
-            noise = (len(spectrum) - shift * inverse) / _positive(images)
+            noise = (len(spectrum) - shift * inverse) / _positive(self.images())
             found = found + noise[:, None, None] / _positive(self.counts())[:, None] / 2
-        return _factor(images, shrinkage)[:, None, None] * found
+        return found
 
-    def lengths(self, shrinkage: float) -> Tensor:
-        """Return ``x A x`` of each sample ``[B, M]``, A the inverse after the group has left."""
-        images = self.model.counts.sum() - self.weights.sum(dim=1)
-        shift = _shift(self.trace(), images, len(self.model.spectrum), shrinkage)
+    def lengths(self, shift: Tensor) -> Tensor:
+        """Return ``x A x`` of each sample ``[B, M]``, see `answers`."""
         spread = 1 / (self.model.spectrum + shift[:, None])
         group = self.deviations.transpose(1, 2)
         scaled = self.deviations * spread[:, None]
         seen = (self.rows * spread[:, None]) @ group
         solved: Tensor = torch.linalg.solve(self.inverse_weights - scaled @ group, seen, left=False)
-        found = (self.rows.square() * spread[:, None]).sum(dim=2) + (solved * seen).sum(dim=2)
-        return _factor(images, shrinkage)[:, None] * found
+        return (self.rows.square() * spread[:, None]).sum(dim=2) + (solved * seen).sum(dim=2)
 
     def trace(self) -> Tensor:
         """Return the trace of the scatter without each group ``[B]``; zero if it is rounding."""

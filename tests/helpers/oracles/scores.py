@@ -54,14 +54,18 @@ def knn(row: Row, bank: Sequence[Row], k: int) -> float:
     return -distances[min(k, len(bank)) - 1]
 
 
-def covariance(rows: Sequence[Row], centers: Sequence[Row], ridge: float) -> np.ndarray:
+def covariance(
+    rows: Sequence[Row], centers: Sequence[Row], ridge: float, variance: float | None = None
+) -> np.ndarray:
+    """Return the covariance with a fraction of a variance, by default its own, on the diagonal."""
     width = len(rows[0])
     total = np.zeros((width, width))
     for row, center in zip(rows, centers, strict=True):
         off = np.asarray(row) - np.asarray(center)
         total += np.outer(off, off)
     total /= len(rows)
-    return total + ridge * np.trace(total) / width * np.eye(width)
+    own = np.trace(total) / width if variance is None else variance
+    return total + ridge * own * np.eye(width)
 
 
 def mahalanobis(
@@ -72,7 +76,8 @@ def mahalanobis(
         c: np.mean([r for r, label in zip(rows, labels, strict=True) if label == c], axis=0)
         for c in set(labels)
     }
-    inverse = np.linalg.inv(covariance(rows, [means[label] for label in labels], ridge))
+    variance = float(np.var(rows, axis=0).mean()) if relative else None
+    inverse = np.linalg.inv(covariance(rows, [means[label] for label in labels], ridge, variance))
     nearest = min(
         float((np.asarray(row) - mean) @ inverse @ (np.asarray(row) - mean))
         for mean in means.values()

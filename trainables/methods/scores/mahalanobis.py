@@ -79,7 +79,12 @@ class Mahalanobis(Score):
 
 
 def left_out_distances(
-    values: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor, *, ridge: float
+    values: torch.Tensor,
+    labels: torch.Tensor,
+    groups: torch.Tensor,
+    *,
+    ridge: float,
+    of_total: bool = False,
 ) -> torch.Tensor:
     """Return squared distances ``[N, C]`` under fits without the sample's group; float64.
 
@@ -88,6 +93,7 @@ def left_out_distances(
         labels: ``[N]`` int64.
         groups: ``[N]`` int64.
         ridge: See `Mahalanobis`.
+        of_total: The ridge is a fraction of the variance around the mean of all samples.
     """
     from trainables.closed_form.gaussian import leave_out_distances, shared_gaussian, sums_of
     from trainables.closed_form.statistics import samples
@@ -95,7 +101,10 @@ def left_out_distances(
     # around the mean of all, so that a distance is no difference of large numbers
     data = samples(values - values.mean(dim=0), labels, groups=groups)
     model = shared_gaussian(sums_of(data, int(labels.max()) + 1))
-    return leave_out_distances(data, model, ridge=ridge)
+    beside = None
+    if of_total:
+        beside = shared_gaussian(sums_of(data._replace(labels=torch.zeros_like(labels)), 1))
+    return leave_out_distances(data, model, ridge=ridge, beside=beside)
 
 
 def prepare(features: torch.Tensor, *, normalize: bool) -> torch.Tensor:
@@ -116,14 +125,21 @@ def class_means(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return sums / counts.clamp_min(1)[:, None]
 
 
-def whitening(deviations: torch.Tensor, *, ridge: float) -> torch.Tensor:
+def whitening(
+    deviations: torch.Tensor, *, ridge: float, total: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return ``W [D, D]`` with ``W W^T = S^-1``, S the regularized second moment of deviations.
 
     The squared Mahalanobis distance of x and y is ``|(x - y) W|^2``.
+
+    Args:
+        deviations: ``[N, D]``.
+        ridge: Fraction of the mean variance that is added to the diagonal.
+        total: Deviations ``[N, D]`` whose mean variance that is; by default the same ones.
     """
     moment = deviations.T @ deviations / max(len(deviations), 1)
     eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-    variance = moment.diagonal().mean()
+    variance = (deviations if total is None else total).square().mean()
     if not variance > 0:
         return eye
     lower = torch.linalg.cholesky(moment + ridge * variance * eye)

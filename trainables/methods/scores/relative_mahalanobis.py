@@ -24,12 +24,15 @@ class RelativeMahalanobis(Score):
     ``confidence = max_c [M_0(z) - M_c(z)]`` with ``M_c(z) = (z - mu_c)^T S^-1 (z - mu_c)`` under
     the pooled within-class covariance, and M_0 the same for the mean and covariance of all samples.
     Directions without class information cancel, which improves the detection of near-OOD samples.
+    So do those outside of the samples' span, where there are fewer samples than dimensions, because
+    both covariances have the same ridge there. (Each with a fraction of its own variance, the
+    difference would be about ``D / ridge`` times the loss of variance by the class means.)
 
     Args:
         normalize: L2-normalize features first, because feature norms depend on class frequency; the
             paper does not.
-        ridge: Fraction of the mean variance that is added to the diagonal of both covariances, > 0.
-            Default 1e-3, this project's choice.
+        ridge: Fraction of the mean variance of all samples that is added to the diagonal of both
+            covariances, > 0. Default 1e-3, this project's choice.
 
     Shapes:
         fit: features [N, D], labels [N] int64 -> state (float64). call: features [B, D], state ->
@@ -66,7 +69,7 @@ class RelativeMahalanobis(Score):
             )
         values = prepare(features, normalize=self.normalize)
         means, mean = class_means(values, labels), values.mean(dim=0, keepdim=True)
-        within = whitening(values - means[labels], ridge=self.ridge)
+        within = whitening(values - means[labels], ridge=self.ridge, total=values - mean)
         overall = whitening(values - mean, ridge=self.ridge)
         return {
             "means": means[labels.unique()] @ within,
@@ -89,7 +92,7 @@ class RelativeMahalanobis(Score):
     ) -> torch.Tensor:
         """Return the confidence of each training sample by a fit without its group, exactly."""
         values = prepare(features, normalize=self.normalize)
-        to_classes = left_out_distances(values, labels, groups, ridge=self.ridge)
+        to_classes = left_out_distances(values, labels, groups, ridge=self.ridge, of_total=True)
         one_class = torch.zeros_like(labels)
         to_overall = left_out_distances(values, one_class, groups, ridge=self.ridge)
         relative = to_overall[:, 0] - to_classes.amin(dim=1)
