@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,15 +67,34 @@ def choose_backbone(text: str, *, gpu: bool) -> FrozenBackbone:
     return _of_timm(text)
 
 
+def backbone_at_hand(text: str, *, gpu: bool, say: Callable[[str], None]) -> FrozenBackbone | None:
+    """Return the backbone; ``None``: a small one is trained, on demand or for want of weights.
+
+    Args:
+        text: ``--backbone``.
+        gpu: Features are computed on a GPU.
+        say: Told why the usual one can't be had, with the remedies.
+
+    Raises:
+        ConfigError: The one that was asked for can't be had.
+    """
+    if text == SCRATCH:
+        return None
+    try:
+        return choose_backbone(text, gpu=gpu)
+    except WeightsAwayError as error:
+        if text:
+            raise
+        say(str(error))
+        return None
+
+
 def usual_is_away() -> bool:
     """Say whether the usual backbone of this machine can't be had."""
     import torch
 
-    try:
-        choose_backbone("", gpu=torch.cuda.is_available())
-    except WeightsAwayError:
-        return True
-    return False
+    told: list[str] = []
+    return backbone_at_hand("", gpu=torch.cuda.is_available(), say=told.append) is None
 
 
 def _usual(gpu: bool) -> FrozenBackbone:

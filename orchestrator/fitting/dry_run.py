@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.progress_lines import duration
 from orchestrator.fitting.screen import photos_lines
+from orchestrator.fitting.threshold_images import require_threshold
+from orchestrator.fitting.training.untested import with_untested
 from orchestrator.options import LEDGER, local_folder
 from trainables.data.shots.look import CONTENTS
 
@@ -41,9 +43,7 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
         found = look_at_folder(
             options.photos, Path(draft), groups=options.groups or None, labels=options.labels
         )
-    for line in photos_lines(found.photos):
-        lines.say(*line)
-    from orchestrator.fitting.backbone import SCRATCH, choose_backbone, usual_is_away
+    from orchestrator.fitting.backbone import backbone_at_hand
     from orchestrator.fitting.recipe import recipe_of_photos
     from orchestrator.fitting.trying.variants import BASE, list_variants
     from trainables.lazy import load_deferred
@@ -51,11 +51,17 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
     load_deferred()
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.backbone == SCRATCH or (not options.backbone and usual_is_away()):
+    device, why = "cuda" if torch.cuda.is_available() else "cpu", list[str]()
+    backbone = backbone_at_hand(options.backbone, gpu=device == "cuda", say=why.append)
+    level = options.false_alarm if backbone is None else None
+    for line in photos_lines(with_untested(found.photos, found.images, trained_at=level)):
+        lines.say(*line)
+    for text in why:
+        lines.say("backbone", text)
+    if backbone is None:
         _show_training(options, lines, found, device)
         return
-    backbone = choose_backbone(options.backbone, gpu=device == "cuda")
+    require_threshold(found.images, options)
     recipe = recipe_of_photos(options, backbone, found.source, BASE)
     size = int(recipe.data.image_size or 0)
     notice = f"; {backbone.notice}" if backbone.notice else ""
@@ -86,7 +92,7 @@ def _show_training(options: FitOptions, lines: Lines, found: Found, device: str)
         training_images,
     )
 
-    plan = plan_from_scratch(found.images, options.false_alarm)
+    plan = plan_from_scratch(found.images, options)
     each = seconds_per_epoch(plan, options, found, device)
     epochs = epochs_in(options.seconds, each, most=plan.epochs)
     lines.say("backbone", f"{SMALL_NETWORK}, {plan.size} px")

@@ -17,17 +17,16 @@ from torch import Tensor
 from orchestrator.execution.execute import RecipeResult, execute
 from orchestrator.execution.store_executor import cached_views, forget_views
 from orchestrator.fitting.backbone import (
-    SCRATCH,
     WITHOUT_WEIGHTS,
     FrozenBackbone,
-    WeightsAwayError,
-    choose_backbone,
+    backbone_at_hand,
 )
 from orchestrator.fitting.fit_record import OUT_OF_FOLD, OWN_VALIDATION, FitRecord, Search
 from orchestrator.fitting.recipe import recipe_of_photos
 from orchestrator.fitting.rehearsing import Rehearsed, rehearse_scores
 from orchestrator.fitting.screen import features_line, search_line
 from orchestrator.fitting.service import Fitted, Tried, serve_fitted
+from orchestrator.fitting.threshold_images import require_threshold
 from orchestrator.fitting.training.scratch_job import ScratchJob
 from orchestrator.fitting.trying.answer_table import NO_ANSWER, AnswerTable, answer_all
 from orchestrator.fitting.trying.choosing import Answered, choose
@@ -84,6 +83,7 @@ class FitJob:
         if backbone is None:
             scratch = ScratchJob(self.options, self.lines, self.folder, began=self._began)
             return scratch.run(found, key if self.options.backbone else f"{key}{WITHOUT_WEIGHTS}")
+        require_threshold(found.images, self.options)
         recipe = recipe_of_photos(self.options, backbone, found.source, BASE)
         size = recipe.data.image_size
         text = f"{backbone.title}, {size} px, frozen"
@@ -119,15 +119,8 @@ class FitJob:
 
     def _backbone(self) -> FrozenBackbone | None:
         """Return the backbone; ``None``: a small one is trained, and why is said."""
-        if self.options.backbone == SCRATCH:
-            return None
-        try:
-            return choose_backbone(self.options.backbone, gpu=self.device.type == "cuda")
-        except WeightsAwayError as error:
-            if self.options.backbone:
-                raise
-            self.lines.say("backbone", str(error))
-            return None
+        say = partial(self.lines.say, "backbone")
+        return backbone_at_hand(self.options.backbone, gpu=self.device.type == "cuda", say=say)
 
     def _rehearse(
         self,

@@ -139,8 +139,9 @@ def headline(record: FitRecord) -> Iterator[str]:
     more = f"{bands}; of 100 photos {like} {100 * found.natural.mean:.0f} are named rightly"
     where = f"balanced accuracy over {number} classes"
     inside = found.out_of_fold if record.search.serves_base else record.search.honest
+    beside = judged_by(record.search) if record.search.kept_out else OUT_OF_FOLD
     if found.origin != "test":
-        yield f"{bracket(found.balanced)} {where}, out-of-fold    {more}"
+        yield f"{bracket(found.balanced)} {where}, {beside}    {more}"
     elif found.images < FEW_TEST and inside is not None:
         by = judged_by(record.search)
         yield f"{bracket(inside)} {where}, {by}, as only {found.images} images test"
@@ -149,7 +150,8 @@ def headline(record: FitRecord) -> Iterator[str]:
         yield f"{bracket(found.balanced)} {where}    {more}"
     if found.out_of_fold_classes and found.origin == "test":
         names = some(found.out_of_fold_classes, 5)
-        yield f"{names}: too few images for a test, their figures are out-of-fold"
+        beside = "of images kept out of the training" if record.search.kept_out else OUT_OF_FOLD
+        yield f"{names}: no test images, their figures are {beside}"
     unmeasured = [c.name for c in record.photos.classes if c.name not in found.by_class]
     if unmeasured:
         names = some(unmeasured, 5)

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.fitting.backbone import WITHOUT_WEIGHTS, usual_is_away
+from orchestrator.fitting.backbone import SCRATCH, WITHOUT_WEIGHTS, usual_is_away
 from orchestrator.fitting.fit_record import FitRecord, load_fit
 from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.screen import last_screen, photos_lines
+from orchestrator.fitting.training.untested import with_untested
 from orchestrator.options import folder_of_model, local_folder
 from trainables.data.source_names import PRIOR_FILE
 from trainables.errors import ConfigError
@@ -52,11 +53,19 @@ def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
         labels=options.labels,
         progress=lambda what, done, total: lines.step(what, f"{total:,} files", done, total),
     )
-    for line in photos_lines(found.photos):
-        lines.say(*line)
     key, record = fit_key(options, found), load_fit(folder)
     record = record and record.from_here(options.storage, folder)
-    if record is not None and _is_asked_for(record, key) and _is_champion(record):
+    stands = record if record is not None and _is_champion(record) else None
+    trains = _trains(options, key, stands)
+    told = with_untested(
+        found.photos, found.images, trained_at=options.false_alarm if trains else None
+    )
+    found = found._replace(photos=told)
+    for line in photos_lines(told):
+        lines.say(*line)
+    asked = f"{key}{WITHOUT_WEIGHTS}" if trains and not options.backbone else key
+    if stands is not None and stands.key == asked:
+        record = stands
         state = "answers" if record.promotion and record.promotion.promoted else "was refused"
         lines.plain(f"nothing changed since {record.started}: version {_version(record)} {state}")
     else:
@@ -107,11 +116,14 @@ def fit_key(options: FitOptions, found: Found) -> str:
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def _is_asked_for(record: FitRecord, key: str) -> bool:
-    """Say whether a fit is the one that a key asks for, with the weights that can be had now."""
-    if record.key == key:
-        return True
-    return record.key == f"{key}{WITHOUT_WEIGHTS}" and usual_is_away()
+def _trains(options: FitOptions, key: str, stands: FitRecord | None) -> bool:
+    """Say whether a network is trained from scratch: asked for, or for want of weights now.
+
+    Where a fit with weights stands, there is nothing to train when these are gone.
+    """
+    if options.backbone:
+        return options.backbone == SCRATCH
+    return (stands is None or stands.key != key) and usual_is_away()
 
 
 def _is_champion(record: FitRecord) -> bool:

@@ -18,13 +18,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 class ClassRow(NamedTuple):
-    """A class: its images, the share that is named rightly, and whether that is out-of-fold."""
+    """A class: its images, and the share that is named rightly; of which, if of no test images."""
 
     name: str
     train: int
     test: int
     rate: Interval
-    out_of_fold: bool = False
+    origin: str = ""
 
 
 class Heading(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.fitting.fit_record import shown
+from orchestrator.fitting.fit_record import OUT_OF_FOLD, shown
 from orchestrator.fitting.screen import last_screen
 from orchestrator.locking.sweep_lock import write_file
 from orchestrator.report.fit_page import ClassRow, Heading, write_fit_page
@@ -57,6 +57,7 @@ def write_findings(
         suspect_section(suspects, table.name),
     ]
     counts = {count.name: count for count in record.photos.classes}
+    beside = "kept out of the training" if record.search.kept_out else OUT_OF_FOLD
     write_fit_page(
         folder / REPORT,
         Heading(
@@ -73,7 +74,7 @@ def write_findings(
                 counts[name].train,
                 counts[name].test,
                 rate,
-                name in record.figures.out_of_fold_classes,
+                beside if name in record.figures.out_of_fold_classes else "",
             )
             for name, rate in record.figures.by_class.items()
         ],

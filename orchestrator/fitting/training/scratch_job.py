@@ -66,7 +66,7 @@ class ScratchJob:
         Raises:
             ConfigError: There are too few photos to train and to set a threshold.
         """
-        plan = plan_from_scratch(found.images, self.options.false_alarm)
+        plan = plan_from_scratch(found.images, self.options)
         pace = self._pace(plan, found, key)
         found = found._replace(images=plan.images, source=f"table:{self.folder / TABLE}")
         write_table(plan.images, self.folder / TABLE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.fitting.threshold_images import require_threshold
 from orchestrator.fitting.training.kept_out import keep_out
 from orchestrator.fitting.training.one_fold import classes_of_fold, images_of_fold, why_not
 from orchestrator.fitting.training.pace import seconds_per_image
@@ -42,17 +43,19 @@ class ScratchPlan(NamedTuple):
         return training_images(self.images) + fold
 
 
-def plan_from_scratch(images: PhotoSet, level: float) -> ScratchPlan:
+def plan_from_scratch(images: PhotoSet, options: FitOptions) -> ScratchPlan:
     """Return what will be trained on photos.
 
     Args:
         images: The photos.
-        level: Level of false alarm.
+        options: What was asked for.
 
     Raises:
         ConfigError: There are too few photos to set a threshold.
     """
+    level = options.false_alarm
     kept = keep_out(images, level=level)
+    require_threshold(kept, options)
     new = classes_of_fold(images.classes, images.catch_all)
     return ScratchPlan(
         kept,

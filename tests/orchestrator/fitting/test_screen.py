@@ -115,7 +115,7 @@ def test_the_headline() -> None:
     assert list(headline(RECORD)) == [
         ".852 [.823, .878] balanced accuracy over 2 classes    many .910, few .740; of 100 photos "
         "like yours 89 are named rightly",
-        "lynx: too few images for a test, their figures are out-of-fold",
+        "lynx: no test images, their figures are out-of-fold",
         "+.069 [+.041, +.097] over the base recipe (ridge, logit-adjusted), paired, out-of-fold",
         "4.6 % [3.1, 6.6] of photos of known classes are called unknown (many 4 %, few 7 %)",
     ]

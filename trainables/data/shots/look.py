@@ -49,7 +49,7 @@ def look_at_photos(
         ledger: File of the parts that were decided; it is read and appended to. What files held is
             remembered beside it.
         groups: The user's own groups: a table with the columns path and group, or a pattern of
-            file names.
+            file names inside a class.
         labels: Table with the columns path and label that corrects labels; files stay untouched.
         seed: New groups are hashed with it. Written parts do not depend on it.
         verify: Read all files again, also those that look unchanged.
@@ -92,7 +92,7 @@ def _corrected(
     """Return the files with the user's own groups and corrected labels, and these labels."""
     paths, names = [row.path for row in found.rows], [row.label for row in found.rows]
     label_of = corrected_labels(labels, folder, paths, names) if labels else {}
-    group_of = own_groups(groups, folder, paths) if groups else {}
+    group_of = own_groups(groups, folder, paths, names) if groups else {}
     rows = [
         row._replace(
             label=label_of.get(row.path, row.label), group=group_of.get(row.path, row.group)
@@ -119,7 +119,7 @@ def _photo_set(
         classes,
         found.loose,
         found.own_parts,
-        [*found.notes, *remarks_about(photos, contents, own_test="test" in found.own_parts)],
+        [*found.notes, *remarks_about(photos, contents)],
         catch_all_classes(classes),
         small,
     )

@@ -12,15 +12,23 @@ from trainables.data.readers.tables import find_column, is_table, read_grid
 from trainables.errors import ConfigError, did_you_mean, readable
 
 
-def own_groups(groups: str | Path, folder: Path, paths: Sequence[str]) -> dict[str, str]:
+def own_groups(
+    groups: str | Path, folder: Path, paths: Sequence[str], class_names: Sequence[str]
+) -> dict[str, str]:
     r"""Return the group of each file that the user gives one.
+
+    A table says which files are a group, whatever their classes. What a pattern finds is a group of
+    one class: files are numbered anew in each class folder more often than not, and a running
+    number that all classes have would put all images into one group.
 
     Args:
         groups: A table with the columns path and group. Or a pattern of file names: a regular
             expression, whose part in parentheses is the group (``(cat\d+)_``), or a name with
-            stars, of which the first stands for the group (``*_??.jpg``).
+            stars, of which the first stands for the group (``*_??.jpg``). With a slash it is a
+            pattern of paths below the class folder (``(session\d+)/``, ``*/*.jpg``).
         folder: The folder of photos.
         paths: The files.
+        class_names: The class of each file, as its folder says.
 
     Raises:
         ConfigError: There is no such table, it names a file that is not there or gives it two
@@ -32,17 +40,31 @@ def own_groups(groups: str | Path, folder: Path, paths: Sequence[str]) -> dict[s
         return dict(_column("groups", "group", Path(groups), folder, paths))
     pattern = _pattern(str(groups))
     found = {}
-    for path in paths:
-        match = pattern.search(os.path.basename(path))
+    for path, class_name in zip(paths, class_names, strict=True):
+        below = _below_class(path, folder, class_name)
+        match = pattern.search(below if "/" in str(groups) else os.path.basename(path))
         if match and match[1]:
-            found[path] = match[1]
+            found[path] = f"{class_name}/{match[1]}"
     if not found:
         raise ConfigError(
-            f"groups: no file name matches '{groups}', such as {os.path.basename(paths[0])}; give "
-            "a table with the columns path and group, a regular expression with the group in "
-            "parentheses, or a name whose first * stands for the group"
+            f"groups: no file name matches '{groups}', such as "
+            f"{readable(_below_class(paths[0], folder, class_names[0]))}; give a table with the "
+            "columns path and group, a regular expression with the group in parentheses, or a name "
+            "whose first * stands for the group"
         )
     return found
+
+
+def _below_class(path: str, folder: Path, class_name: str) -> str:
+    """Return the path of a file below the folder of its class, or below the folder of photos.
+
+    Example:
+        >>> _below_class("/photos/train/lynx/session1/7.jpg", Path("/photos"), "lynx")
+        'session1/7.jpg'
+    """
+    parts = Path(os.path.relpath(path, folder)).parts
+    first = parts.index(class_name) + 1 if class_name in parts[:-1] else 0
+    return "/".join(parts[first:])
 
 
 def corrected_labels(
@@ -117,13 +139,16 @@ def _pattern(text: str) -> re.Pattern[str]:
         'cat7'
         >>> _pattern(r"([0-9]+)-").search("a12-3.png")[1]
         '12'
+        >>> _pattern("*/*.jpg").search("2024/session1/cat7.jpg")[1]  # the innermost folder
+        'session1'
     """
+    expression = text
     if "(" not in text:
-        parts = {"*": "(.*)", "?": "."}
-        text = "".join(parts.get(letter, re.escape(letter)) for letter in text) + r"\Z"
-        text = "^" + text
+        parts = {"*": "([^/]*)", "?": "[^/]"}
+        name = "".join(parts.get(letter, re.escape(letter)) for letter in text)
+        expression = rf"(?:^|/){name}\Z"
     try:
-        pattern = re.compile(text)
+        pattern = re.compile(expression)
     except re.error as error:
         raise ConfigError(f"groups: '{text}' is no regular expression ({error})") from None
     if not pattern.groups:

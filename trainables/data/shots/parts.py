@@ -1,12 +1,13 @@
 """Parts of images: decided once for each group, by a hash of its name, and then written down.
 
 What a folder's own ``test/`` and ``val/`` or the ledger say comes first. A new image that is
-linked to images of one part joins it; where it links two parts, it joins neither. What is left are
-new groups: ``u = SHA-256("seed/name") / 2^256`` puts a group into the test where ``u < 0.2``. A
-class of fewer than 25 images or 5 groups, the folder's own ``val/`` not counted, gives no group to
-the test; a larger one with fewer than 2 test groups gives its new groups of the lowest ``u``, and
-keeps those of the highest ``u`` where fewer than 3 groups would train. A group of more than half of
-a class trains.
+linked to images of one part joins it; where it links two parts, it joins neither. A group that the
+folder's own parts cut stays in the test, else in the validation: its other images leave, also those
+that are linked to it over others alone. What is left are new groups: ``u = SHA-256("seed/name") /
+2^256`` puts a group into the test where ``u < 0.2``. A class of fewer than 25 images or 5 groups,
+the folder's own ``val/`` not counted, gives no group to the test; a larger one with fewer than 2
+test groups gives its new groups of the lowest ``u``, and keeps those of the highest ``u`` where
+fewer than 3 groups would train. A group of more than half of a class trains.
 """
 
 from __future__ import annotations
@@ -108,16 +109,40 @@ def _beside(
     nodes: Sequence[Node], links: Sequence[Link], ranks: Sequence[int | None]
 ) -> dict[int, int]:
     """Return images that are linked to one of a lower rank, or share its group, with that one."""
-    found = {}
-    for one, other in (*links, *((b, a) for a, b in links)):
-        if (ranks[other] or 0) < (ranks[one] or 0) and ranks[other] is not None:
-            found[one] = other
+    found = _linked_to_lower(nodes, links, ranks)
     first: dict[str, tuple[int, int]] = {}
     ranked = [(rank, n) for n, rank in enumerate(ranks) if rank is not None and nodes[n].named]
     for rank, n in sorted(ranked):
         least, other = first.setdefault(nodes[n].named, (rank, n))
         if least < rank:
             found[n] = other
+    return found
+
+
+def _linked_to_lower(
+    nodes: Sequence[Node], links: Sequence[Link], ranks: Sequence[int | None]
+) -> dict[int, int]:
+    """Return images that are linked to one of a lower rank, with that one: directly or over others.
+
+    A written image leaves for a direct link alone: an image that comes later and is linked to two
+    written ones takes none of them out.
+    """
+    near: dict[int, list[int]] = {}
+    for one, other in links:
+        near.setdefault(one, []).append(other)
+        near.setdefault(other, []).append(one)
+    found: dict[int, int] = {}
+    ranked = sorted((rank, n) for n in near if (rank := ranks[n]) is not None)
+    for lower, origin in ranked:
+        reached = [origin]
+        while reached:
+            here = reached.pop()
+            for one in near[here]:
+                rank = ranks[one]
+                stays = here != origin and nodes[one].written
+                if rank is not None and rank > lower and one not in found and not stays:
+                    found[one] = origin
+                    reached.append(one)
     return found
 
 

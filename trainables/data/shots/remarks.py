@@ -7,7 +7,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from trainables.data.faults import some
 from trainables.data.shots.bursts import links_by_time
 from trainables.data.shots.grouping import components
 from trainables.data.shots.identity import Content
@@ -37,15 +36,12 @@ def catch_all_classes(class_names: Iterable[str]) -> frozenset[str]:
     )
 
 
-def remarks_about(
-    photos: Sequence[Photo], contents: Mapping[str, Content], *, own_test: bool
-) -> list[str]:
+def remarks_about(photos: Sequence[Photo], contents: Mapping[str, Content]) -> list[str]:
     """Return one sentence each about what may mislead.
 
     Args:
         photos: The images that count.
         contents: What each file holds.
-        own_test: The folder has a test part of its own.
     """
     of_class: dict[str, list[Photo]] = {}
     for photo in sorted(photos, key=lambda photo: (photo.class_name, photo.file)):
@@ -60,7 +56,6 @@ def remarks_about(
         *_large_shots(of_class),
         *_long_runs(of_class, held),
         *_two_labels(of_class),
-        *_unmeasured(of_class, own_test),
     ]
 
 
@@ -152,13 +147,21 @@ def _two_labels(of_class: Mapping[str, Sequence[Photo]]) -> list[str]:
     return [f"{len(mixed)} shots hold images of two classes, such as {names}: is a label wrong?"]
 
 
-def _unmeasured(of_class: Mapping[str, Sequence[Photo]], own_test: bool) -> list[str]:
-    """Say which classes have no test images, and why."""
+def untested_classes(photos: Sequence[Photo], *, own_test: bool) -> dict[str, list[str]]:
+    """Return the classes without test images, by the reason: what they have ("under 25 images").
+
+    Args:
+        photos: The images that count.
+        own_test: The folder has a test part of its own.
+    """
+    of_class: dict[str, list[Photo]] = {}
+    for photo in photos:
+        of_class.setdefault(photo.class_name, []).append(photo)
     why: dict[str, list[str]] = {}
-    for name, photos in of_class.items():
-        if any(photo.part == "test" for photo in photos):
+    for name, found in sorted(of_class.items()):
+        if any(photo.part == "test" for photo in found):
             continue
-        train = [photo for photo in photos if photo.part == "train"]
+        train = [photo for photo in found if photo.part == "train"]
         if own_test:
             reason = "no images in test/"
         elif len(train) < LEAST_IMAGES:
@@ -168,12 +171,4 @@ def _unmeasured(of_class: Mapping[str, Sequence[Photo]], own_test: bool) -> list
         else:
             reason = "no test images yet"
         why.setdefault(reason, []).append(name)
-    return [_out_of_fold(names, reason) for reason, names in why.items()]
-
-
-def _out_of_fold(names: Sequence[str], reason: str) -> str:
-    one = len(names) == 1
-    have, they, their = (
-        ("has", "it all trains", "its") if one else ("have", "they all train", "their")
-    )
-    return f"{some(names, most=10)} {have} {reason}: {they}, {their} figures are out-of-fold"
+    return why

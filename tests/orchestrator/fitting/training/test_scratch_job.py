@@ -12,15 +12,16 @@ from sklearn.datasets import load_digits
 import orchestrator
 from orchestrator.execution.execute import execute, rebuild
 from orchestrator.fitting import backbone
+from orchestrator.fitting.backbone import choose_backbone
 from orchestrator.fitting.fit_options import FitOptions
 from orchestrator.fitting.fitted_model import FittedModel
 from orchestrator.fitting.progress_lines import Lines
-from orchestrator.fitting.start import fit_photos
+from orchestrator.fitting.start import fit_photos, show_dry_run
 from orchestrator.fitting.training import scratch
 from orchestrator.store.stage_store import StageStore
+from tests.helpers.small_fit import few_variants, write_weights
 from trainables.artifacts import ImageView
 from trainables.context import Context
-from trainables.errors import ConfigError
 from trainables.inference.card import read_card
 from trainables.inference.model import Model
 from trainables.settings import assign
@@ -154,19 +155,48 @@ def confidence_of(model: Model, view: object) -> np.ndarray:  # type: ignore[typ
     return model.outputs(ImageView(view.images, view.indices, "")).confidence.numpy()  # type: ignore[attr-defined]
 
 
-def test_without_network_the_remedies_are_said_and_weights_that_come_are_taken(
-    options: FitOptions, monkeypatch: pytest.MonkeyPatch
+# what MLflow itself uses of SQLAlchemy and pandas, and what it says of the packaged model
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+@pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
+@pytest.mark.filterwarnings("ignore:.*Add type hints to the `predict` method")
+def test_weights_that_come_take_the_place_of_the_small_network(
+    fitted: FittedModel,
+    options: FitOptions,
+    desk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from orchestrator.fitting.job import FitJob
-
-    def away(text: str, *, gpu: bool) -> None:
-        raise backbone.WeightsAwayError("--backbone: install the package x")
-
-    monkeypatch.setattr("orchestrator.fitting.job.choose_backbone", away)
-    said = io.StringIO()
+    """The first fit finds no weights, nor does the second; the third finds them."""
+    few = few_variants()
+    weights = write_weights(tmp_path / "weights")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(scratch, "EPOCHS", (24, 24))  # stored already, as the fit of `fitted` ran
+    monkeypatch.setattr("orchestrator.fitting.job.list_variants", lambda: few)
     usual = options.model_copy(update={"backbone": ""})
-    assert FitJob(usual, Lines(said), Path())._backbone() is None
-    assert "install the package x" in said.getvalue()
-    named = options.model_copy(update={"backbone": "resnet18"})
-    with pytest.raises(ConfigError, match="install the package x"):
-        FitJob(named, Lines(said), Path())._backbone()
+    remedies = "give --backbone NAME=FILE, or install the package x"
+
+    def away(gpu: bool) -> None:
+        raise backbone.WeightsAwayError(f"--backbone: the weights are away; {remedies}")
+
+    monkeypatch.setattr(backbone, "_usual", away)
+    planned, first, again, came = (io.StringIO() for _ in range(4))
+    show_dry_run(usual, Lines(planned))
+    trained = fit_photos(usual, Lines(first))
+    assert trained.backbone == "small network from scratch"
+    said = f"backbone   --backbone: the weights are away; {remedies}"
+    for screen in (planned, first):
+        assert [line for line in screen.getvalue().splitlines() if remedies in line] == [said]
+        assert "six has under 25 images: it all trains, and has no figure" in screen.getvalue()
+    assert fit_photos(usual, Lines(again)).key == trained.key
+    assert "nothing changed since" in again.getvalue()
+
+    monkeypatch.setattr(backbone, "_usual", lambda gpu: choose_backbone(str(weights), gpu=gpu))
+    found = fit_photos(usual, Lines(came))
+    assert found.backbone == "weights"
+    assert trained.key == f"{found.key}-without-weights"
+    assert found.promotion is not None
+    assert trained.promotion is not None
+    assert found.promotion.version != trained.promotion.version
+    assert remedies not in came.getvalue()
+    assert "six has under 25 images: it all trains, its figures are out-of-fold" in came.getvalue()

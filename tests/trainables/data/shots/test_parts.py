@@ -7,6 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainables.data.shots.grouping import components
 from trainables.data.shots.parts import Node, cut, place_of
 
 
@@ -105,6 +106,59 @@ def test_own_parts_win_and_what_is_beside_a_test_image_does_not_train() -> None:
     found = cut(nodes, [(0, 5), (1, 3), (4, 5)], own_test=True, seed=0)
     assert found.parts == ["", "", "train", "val", "", "test"]
     assert found.beside == {0: 5, 1: 3, 4: 5}
+
+
+def test_a_whole_shot_leaves_the_own_training_part_for_one_test_image() -> None:
+    own = ["test", "train", "train", "train", "val", "train"]
+    nodes = [n._replace(own=part) for n, part in zip(alone(6), own, strict=True)]
+    links = [(1, 0), (1, 2), (2, 4), (5, 4)]  # test - 1 - 2 - validation - 5
+    found = cut(nodes, links, own_test=True, seed=0)
+    assert found.parts == ["test", "", "", "train", "", ""]
+    assert found.beside == {1: 0, 2: 0, 4: 0, 5: 0}
+
+
+def test_a_whole_shot_leaves_the_training_part_for_one_image_of_the_own_validation() -> None:
+    nodes = [n._replace(own="val" if k == 0 else "train") for k, n in enumerate(alone(40))]
+    found = cut(nodes, [(0, 1), (1, 2), (2, 3)], own_test=False, seed=0)
+    assert found.parts[:4] == ["val", "", "", ""]
+    assert found.beside == {1: 0, 2: 0, 3: 0}
+    assert all(found.parts[4:])
+
+
+def test_a_written_image_leaves_for_a_test_image_that_is_beside_it_and_for_none_further_on() -> (
+    None
+):
+    own = ["test", "train", "train", "train"]
+    nodes = [n._replace(own=part) for n, part in zip(alone(4), own, strict=True)]
+    nodes[2:] = written(nodes[2:], ["train", "train"], ["a", "b"])
+    found = cut(nodes, [(0, 1), (1, 2), (0, 3)], own_test=True, seed=0)
+    assert found.parts == ["test", "", "train", ""]
+    assert found.beside == {1: 0, 3: 0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_shot_is_in_two_of_the_own_parts(data: st.DataObject) -> None:
+    count = data.draw(st.integers(5, 25))
+    places = st.integers(0, count - 1)
+    links = data.draw(st.lists(st.tuples(places, places), max_size=25))
+    links = [pair for pair in links if pair[0] != pair[1]]
+    own = data.draw(
+        st.lists(st.sampled_from(["train", "val", "test"]), min_size=count, max_size=count)
+    )
+    nodes = [n._replace(own=part) for n, part in zip(alone(count), own, strict=True)]
+    found = cut(nodes, links, own_test=True, seed=0)
+    shots: dict[int, set[str]] = {}
+    for root, part in zip(components(count, links), own, strict=True):
+        shots.setdefault(root, set()).add(part)
+    for place, root in enumerate(components(count, links)):
+        first = next(part for part in ("test", "val", "train") if part in shots[root])
+        assert found.parts[place] == (first if own[place] == first else "")
+    again = [
+        node._replace(written=part, written_group=group) if part else node
+        for node, part, group in zip(nodes, found.parts, found.groups, strict=True)
+    ]
+    assert cut(again, links, own_test=True, seed=0).parts == found.parts
 
 
 def test_own_validation_without_a_test_leaves_the_rest_to_the_hash() -> None:

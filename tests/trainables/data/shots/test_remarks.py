@@ -6,17 +6,17 @@ from pathlib import Path
 
 from trainables.data.shots.identity import Content
 from trainables.data.shots.photo_set import Photo
-from trainables.data.shots.remarks import catch_all_classes, remarks_about
+from trainables.data.shots.remarks import catch_all_classes, remarks_about, untested_classes
 
 
-def said(rows: list[tuple[str, str, Content]], *, own_test: bool = False) -> list[str]:
+def said(rows: list[tuple[str, str, Content]]) -> list[str]:
     """Return the remarks on images of a class and group."""
     photos = [
         Photo(Path(f"/p/{name}/{n}.jpg"), name, "test" if n % 2 else "train", group, "", "", c.size)
         for n, (name, group, c) in enumerate(rows)
     ]
     contents = {str(p.file): row[2] for p, row in zip(photos, rows, strict=True)}
-    return remarks_about(photos, contents, own_test=own_test)
+    return remarks_about(photos, contents)
 
 
 def plain(size: tuple[int, int] = (640, 480), camera: str = "", kind: str = "JPEG") -> Content:
@@ -74,14 +74,17 @@ def test_classes_without_test_images_are_named_with_the_reason() -> None:
         ]
 
     photos = [*trained("a", 3, 3), *trained("b", 24, 24), *trained("c", 40, 4)]
-    contents = {str(p.file): plain() for p in photos}
-    assert remarks_about(photos, contents, own_test=False) == [
-        "a, b have under 25 images: they all train, their figures are out-of-fold",
-        "c has under 5 shots: it all trains, its figures are out-of-fold",
-    ]
-    assert remarks_about(photos[:3], contents, own_test=True) == [
-        "a has no images in test/: it all trains, its figures are out-of-fold"
-    ]
+    tested = trained("d", 40, 40)
+    tested[3] = tested[3]._replace(part="test")
+    late = trained("e", 25, 5)  # it was smaller when its parts were decided
+    found = untested_classes([*photos, *tested, *late], own_test=False)
+    assert found == {
+        "under 25 images": ["a", "b"],
+        "under 5 shots": ["c"],
+        "no test images yet": ["e"],
+    }
+    found = untested_classes([*photos[:3], *tested], own_test=True)
+    assert found == {"no images in test/": ["a"]}
 
 
 def test_classes_of_one_name_in_two_spellings_are_named() -> None:
