@@ -10,6 +10,7 @@ from orchestrator.trials.service_recipe import (
     answers_out_of_fold,
     check_service,
     ends_in_service,
+    outline,
     service_recipe,
 )
 from tests.helpers.pictures import draw
@@ -77,6 +78,47 @@ def test_images_that_calibrate_are_few(
     assert found.recipe.data.validation_per_class == left_out
     assert found.recipe.score.threshold.level == level  # type: ignore[attr-defined]
     assert len(found.notes) == 1
+
+
+def test_a_class_that_gives_images_away_keeps_one(folder: Path) -> None:
+    base = recipe(folder, "data.validation_per_class=4")
+    # 3 classes, the smallest has 25: 24 of each make 72, and 75 would take all
+    found = service_recipe(base, {"score.threshold": {"false_alarm": {"level": 1 / 73}}})
+    assert found.recipe.data.validation_per_class == 24
+    with pytest.raises(ConfigError, match=r"3 classes of 25 images .* too few to keep 75 images"):
+        service_recipe(base, {"score.threshold": {"false_alarm": {"level": 1 / 76}}})
+
+
+def test_groups_and_own_validation_images_count(folder: Path, tmp_path: Path) -> None:
+    lines = ["path,label,part,group"]
+    groups = {"ant": 40, "bee": 4, "cat": 5, "dog": 24}  # 4 are too few to give one away
+    for file in sorted(folder.rglob("*.png")):
+        part, name = file.parent.parent.name, file.parent.name
+        group = f"{name}{int(file.stem) % groups[name]}" if part == "train" else ""
+        lines.append(f"{file},{name},{part},{group}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    base = recipe(folder, f"data.source=table:{tmp_path / 'list.csv'}")
+    found = service_recipe(base, {"data.validation_per_class": 4})
+    assert found.recipe.data.validation_per_class == 10  # 19 of 2 classes
+    assert "10 images of each of the 2 classes" in found.notes[0]
+    photos(folder, dict.fromkeys(SIZES, 6), "val")
+    chooses = {"rebalance.method": "ridge", "rebalance.method.ridge.chosen_by": "validation",
+               "data.validation_per_class": 2}  # fmt: skip
+    found = service_recipe(recipe(folder, *FROZEN), chooses)
+    assert found.recipe.data.validation_per_class == 1  # 24 of its own set the threshold already
+    assert "1 images of each of the 3 classes" in found.notes[0]  # dog: 24 train, 6 do not
+
+
+def test_written_parts_take_the_place_of_the_laboratorys(folder: Path, tmp_path: Path) -> None:
+    files = sorted((folder / "train").rglob("*.png"))
+    rows = [f"{file},{file.parent.name},{'test' if file.stem == '03' else 'train'}"
+            for file in files]  # fmt: skip
+    (tmp_path / "served.csv").write_text("\n".join(["path,label,part", *rows]))
+    base = recipe(folder, *FROZEN)
+    found = service_recipe(base, {"seed": 3}, f"table:{tmp_path / 'served.csv'}").recipe
+    assert (found.data.source, found.seed) == (f"table:{tmp_path / 'served.csv'}", 3)
+    assert int(outline(found.data).is_test.sum()) == 4
+    assert service_recipe(base, {}).recipe.data.source == base.data.source
 
 
 def test_closed_form_on_a_frozen_trunk_trains_on_every_image(folder: Path) -> None:
