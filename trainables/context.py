@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,8 +28,11 @@ def _no_progress(done: int, total: int) -> None:
 class FeatureStore(Protocol):
     """Features that were computed before, by the names of a trunk and of images.
 
-    See `trainables.models.extraction.stored_features`.
+    See `trainables.models.extraction.stored_features`. ``readings`` says whether a search will ask
+    for other layers and poolings of the trunks, whose features are then kept with each pass.
     """
+
+    readings: bool
 
     def read(
         self, trunk: str, images: Sequence[bytes], into: Tensor
@@ -39,6 +42,10 @@ class FeatureStore(Protocol):
 
     def write(self, trunk: str, images: Sequence[bytes], features: Tensor) -> None:
         """Store the features ``[N, D]`` float32 of images."""
+        ...
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Return a block that one process at a time is in, of all that use the store and name."""
         ...
 
 

@@ -58,8 +58,7 @@ logger = logging.getLogger(__name__)
 
 AS_GIVEN = "as_given"
 PRIORS = (AS_GIVEN, "natural", "balanced")
-
-
+UNCHANGED = (("pooling", "default"), ("layer", 0))
 Pooling = Literal["default", "average", "max", "gem", "token"]
 
 
@@ -73,6 +72,7 @@ class Pretrain(Settings):
             writes them.
         pooling: How a network of timm makes one vector of its last maps or tokens: in its own way,
             by their average, maximum, generalized mean (power 3), or by the class token.
+        layer: How many of the last stages (or blocks) of a network of timm are left out.
         method: Source of the weights.
         augmentation: Makes the two views of a contrastive method.
         training: Optimizer, schedule and precision.
@@ -80,6 +80,7 @@ class Pretrain(Settings):
 
     backbone: Annotated[str, ContentOfFile(WEIGHTS)] = "fastnet"
     pooling: Pooling = "default"
+    layer: Annotated[int, Field(ge=0)] = 0
     method: Pretrainer = Field(default="none")  # type: ignore[assignment]
     augmentation: Augmentation = Field(default="simclr_views")  # type: ignore[assignment]
     training: Training = Training(epochs=20, batch_size=256)
@@ -88,7 +89,7 @@ class Pretrain(Settings):
     def _own_pooling_by_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what recipes stored before do not have: they keep their digests."""
         tree: dict[str, Any] = dump(self)
-        return {key: value for key, value in tree.items() if (key, value) != ("pooling", "default")}
+        return {k: v for k, v in tree.items() if (k, v) not in UNCHANGED}
 
     @model_validator(mode="after")
     def _pooling_of_timm(self) -> Pretrain:
@@ -256,8 +257,7 @@ class Experiment(Settings):
             >>> Experiment().trunk_tuner().name
             'full'
         """
-        pretrained = self.pretrain.method.name == "pretrained"
-        return self.classify.trunk.for_trunk(pretrained=pretrained)
+        return self.classify.trunk.for_trunk(pretrained=self.pretrain.method.name == "pretrained")
 
     @model_validator(mode="after")
     def _frozen_trunk_is_asked_for_nothing(self) -> Experiment:
@@ -266,10 +266,16 @@ class Experiment(Settings):
             self.classify.check_frozen()
         return self
 
+    @property
+    def needs_validation(self) -> bool:
+        """Say whether only validation images can choose: the trunk learns, or the classifier."""
+        learns = self.pretrain.method.name != "pretrained" or self.trunk_tuner().moves
+        return self.rebalance.method.needs_validation or (self.rebalance.method.chooses and learns)
+
     @model_validator(mode="after")
     def _validation_images_to_choose_by(self) -> Experiment:
         """Refuse a rebalancer that chooses by validation images where there are none."""
-        if self.rebalance.method.needs_validation and not self.data.validation_per_class:
+        if self.needs_validation and not self.data.validation_per_class:
             raise ValueError(
                 f"data.validation_per_class: rebalance.method '{self.rebalance.method.name}' "
                 "chooses by validation images; must be above 0; received 0"
@@ -347,9 +353,7 @@ def load_experiment(path: str | Path | None, sets: Iterable[str] = ()) -> Experi
         changes = {**SERVICE_CHANGES, **changes}
     elif experiment.data.world == SERVICE and "threshold" not in (tree.get("score") or {}):
         changes = {"score.threshold": SERVICE_THRESHOLD, **changes}
-    if changes:
-        experiment = assign(experiment, changes)
-    experiment = with_weights(experiment)
+    experiment = with_weights(assign(experiment, changes) if changes else experiment)
     groups = (tree.get("data"), changes.get("data"))
     named = any(group and "profile" in group for group in groups)
     named |= experiment.data.world == SERVICE  # it has a profile of its own

@@ -121,7 +121,7 @@ def check_trunk(experiment: Experiment) -> None:
     check_backbone(pretrain.backbone, pretrain.method, experiment.data.image_size)
     tuners = [experiment.trunk_tuner(), *([update.trunk] if update.mode == "full" else [])]
     odd = [t for t in tuners if t.stochastic_depth or t.name not in ("auto", "frozen", "full")]
-    if pretrain.pooling == "default" and not odd:
+    if pretrain.pooling == "default" and not pretrain.layer and not odd:
         return
     size = experiment.data.image_size or SMALL_IMAGE
     weights = find_weights(pretrain.backbone, pretrain.method, size)

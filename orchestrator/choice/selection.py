@@ -2,7 +2,8 @@
 
 Finalists and the base recipe predict the same validation images with the same seeds, which allows a
 paired comparison. The 95 % interval of the difference of the first objective comes from a bootstrap
-over images (within each class) and seeds. A finalist wins if the interval is above zero.
+over images (within each class) and seeds. A finalist wins if the interval is above zero. In world
+`service` there are answers to training images by fits without them; there whole groups are drawn.
 """
 
 from __future__ import annotations
@@ -11,8 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from orchestrator.choice.paired_gains import (
+    DRAWS,
+    Floats,
+    Gains,
+    Integers,
+    interval_of,
+    mean_gain,
+    same_images,
+)
 from orchestrator.records import (
     FinalistRecord,
     Interval,
@@ -22,11 +31,16 @@ from orchestrator.records import (
     interval,
 )
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+FOLD = "out_of_fold/accuracy"
 BANDS = {"many": 0, "medium": 1, "few": 2}
-DRAWS = 2000
-BLOCK = 4_000_000  # resampled differences that are in memory at a time
+
+
+class FoldAnswers(NamedTuple):
+    """Which training images of ``labels [N]`` and ``groups [N]`` are answered right ``[N]``."""
+
+    labels: Integers
+    groups: Integers
+    right: Floats
 
 
 class Answers(NamedTuple):
@@ -37,7 +51,7 @@ class Answers(NamedTuple):
     ``first_right [N]`` and ``updated_right [N]`` where the answer of that model, a class or
     "unknown", is right (`trainables.inference.judge.right_answers`); fractions are means over
     validation worlds. ``confidence [N]`` is higher for known classes. ``band [C]`` is 0 (many), 1
-    (medium) or 2 (few).
+    (medium) or 2 (few). ``out_of_fold`` are answers to training images by fits without them.
     """
 
     labels: Integers
@@ -47,6 +61,7 @@ class Answers(NamedTuple):
     updated_right: Floats
     confidence: Floats
     band: Integers
+    out_of_fold: FoldAnswers | None = None
 
     @classmethod
     def of(cls, worlds: Sequence[Mapping[str, Any]]) -> Answers:
@@ -76,13 +91,19 @@ class Answers(NamedTuple):
             both = np.mean([v[old] for v, old in zip(values, known, strict=True)], axis=0)
             return np.concatenate([both, *(v[~old] for v, old in zip(values, known, strict=True))])
 
-        fields = ("predicted", "updated", "first_right", "updated_right", "confidence")
-        values = {field: joined(field) for field in fields}
-        return cls(labels=np.concatenate(labels), band=band, **values)
+        return cls(
+            np.concatenate(labels),
+            joined("predicted"),
+            joined("updated"),
+            joined("first_right"),
+            joined("updated_right"),
+            joined("confidence"),
+            band,
+        )
 
     @classmethod
     def _of_world(cls, arrays: Mapping[str, Any]) -> Answers:
-        found = {name: np.asarray(arrays[name]) for name in cls._fields}
+        found = {name: np.asarray(arrays[name]) for name in cls._fields if name != "out_of_fold"}
         labels = found["labels"]
         right = {name: np.equal(found[name], labels) for name in ("predicted", "updated")}
         values = {**found, **right}
@@ -143,73 +164,43 @@ def difference(
     rng = np.random.default_rng(seed)
     gains = []
     for a, b in zip(candidate, base, strict=True):
-        judged = classes_judged(metric, b)
-        if judged is not None:
-            classes, field = judged
-            gains.append(Gains(getattr(a, field) - getattr(b, field), b.labels, classes))
+        gain = fold_gains(metric, a, b) if metric.startswith(FOLD) else _gains(metric, a, b)
+        if gain is not None:
+            gains.append(gain)
     if gains:
         return mean_gain(gains, rng, draws)
     if metric == "evaluate/novelty/auroc":
-        return _interval_of(*_resampled_auroc(candidate, base, rng, draws // 4))
+        return interval_of(*_resampled_auroc(candidate, base, rng, draws // 4))
     return None
 
 
-class Gains(NamedTuple):
-    """Gains of one seed: ``values [N]``, ``labels [N]`` and the classes that count."""
+def _gains(metric: str, candidate: Answers, base: Answers) -> Gains | None:
+    judged = classes_judged(metric, base)
+    if judged is None:
+        return None
+    classes, field = judged
+    return Gains(getattr(candidate, field) - getattr(base, field), base.labels, classes)
 
-    values: Floats
-    labels: Integers
-    classes: Integers
 
+def fold_gains(metric: str, candidate: Answers, base: Answers) -> Gains | None:
+    """Return the gains of an accuracy out of fold; ``None`` if a recipe has no such answers.
 
-def mean_gain(gains: Sequence[Gains], rng: np.random.Generator, draws: int = DRAWS) -> Interval:
-    """Return the mean over seeds and classes of gains, with its 95 % bootstrap interval.
-
-    Seeds and the images of each class are drawn with replacement. Seeds with the same images share
-    the drawn images, seeds with other images have draws of their own.
+    Raises:
+        ValueError: Candidate and base answered different images.
     """
-    seeds = len(gains)
-    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    labels, classes = gains[0].labels, gains[0].classes
-    if _same_images(gains):
-        values = np.stack([each.values for each in gains])
-        return _interval_of(*_resampled_means(values, labels, classes, weights, rng))
-    one = np.ones((draws, 1))
-    parts = [
-        _resampled_means(each.values[None], each.labels, each.classes, one, rng) for each in gains
-    ]
-    total = (weights * np.stack([drawn for drawn, _ in parts], axis=1)).sum(1)
-    return _interval_of(total, float(np.mean([exact for _, exact in parts])))
-
-
-def _same_images(seeds: Sequence[Gains] | Sequence[Answers]) -> bool:
-    return all(np.array_equal(each.labels, seeds[0].labels) for each in seeds)
-
-
-def _interval_of(values: Floats, mean: float) -> Interval:
-    low, high = np.quantile(values, (0.025, 0.975))
-    return Interval(mean=mean, low=float(low), high=float(high), values=[mean])
-
-
-def _resampled_means(
-    values: Floats, labels: Integers, classes: Integers, weights: Floats, rng: np.random.Generator
-) -> tuple[Floats, float]:
-    """Return resampled class means of values ``[S, N]``, and the mean without resampling.
-
-    ``weights [draws, S]`` are those of the drawn seeds.
-    """
-    draws, exact = len(weights), 0.0
-    total = np.zeros(draws)
-    for label in classes:
-        inside = values[:, labels == label]
-        count = inside.shape[1]
-        exact += float(inside.mean()) / len(classes)
-        for start in range(0, draws, max(1, BLOCK // count)):
-            rows = slice(start, start + max(1, BLOCK // count))
-            part = weights[rows]
-            images = rng.multinomial(count, np.full(count, 1 / count), size=len(part)) / count
-            total[rows] += ((part @ inside) * images).sum(1) / len(classes)
-    return total, exact
+    one, other, part = candidate.out_of_fold, base.out_of_fold, metric.removeprefix(f"{FOLD}/")
+    if one is None or other is None:
+        return None
+    if not np.array_equal(one.labels, other.labels):
+        raise ValueError("candidate and base predicted different images, which cannot be paired")
+    labels, classes = other.labels, np.unique(other.labels)
+    if metric == FOLD:  # of all images alike
+        labels, classes = np.zeros_like(labels), np.zeros(1, dtype=labels.dtype)
+    elif part in BANDS:
+        classes = classes[base.band[classes] == BANDS[part]]
+    elif part != "balanced":
+        return None
+    return Gains(one.right - other.right, labels, classes, other.groups)
 
 
 def _resampled_auroc(
@@ -230,7 +221,7 @@ def _resampled_auroc(
     def drawn(rows: tuple[Integers, Integers]) -> tuple[Integers, Integers]:
         return rng.choice(rows[0], len(rows[0])), rng.choice(rows[1], len(rows[1]))
 
-    every, shared = np.arange(len(base)), _same_images(base)
+    every, shared = np.arange(len(base)), same_images(base)
     values = []
     for _ in range(draws):
         seeds, rows = rng.choice(every, len(every)), drawn(sides[0])

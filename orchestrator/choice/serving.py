@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from orchestrator.choice.selection import Answers, Gains, mean_gain
+from orchestrator.choice.paired_gains import Gains, mean_gain
+from orchestrator.choice.selection import Answers
 from orchestrator.records import Interval
 from trainables.methods.gates import Gate
 from trainables.methods.gates.forgetting import Forgetting

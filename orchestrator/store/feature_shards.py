@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +21,13 @@ import torch
 from torch import Tensor
 
 from orchestrator.store.filesystem import StorageBackend
+from orchestrator.store.leases import Leases
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "features"
 NAME_BYTES = 32  # of an image
+WAIT_SECONDS = 0.2
 
 
 class Shard(NamedTuple):
@@ -38,10 +42,12 @@ class FeatureShards:
 
     Args:
         backend: The storage.
+        leases: Let one process at a time work on features that others wait for.
     """
 
-    def __init__(self, backend: StorageBackend) -> None:
-        self._backend = backend
+    def __init__(self, backend: StorageBackend, leases: Leases | None = None) -> None:
+        self._backend, self._leases = backend, leases
+        self.readings = False
         self.written = 0  # features that were computed and stored
         self._names: dict[str, frozenset[bytes]] = {}  # of files that were read, by path
 
@@ -79,6 +85,19 @@ class FeatureShards:
         self._backend.put(path, content)
         self._names[path] = frozenset(images)
         self.written += len(images)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Wait until no other process is in a block of this name, then be in it."""
+        if self._leases is None:
+            yield
+            return
+        while (lease := self._leases.try_acquire(f"features/{name}")) is None:
+            time.sleep(WAIT_SECONDS)
+        try:
+            yield
+        finally:
+            lease.release()
 
     def _paths(self, trunk: str) -> list[str]:
         """Return the files of a trunk's features; drafts have other names."""

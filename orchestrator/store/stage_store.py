@@ -101,7 +101,7 @@ class StageStore:
             if self.backend.local
             else DeskLeases(self.backend.uri, **times)
         )
-        self.features = FeatureShards(self.backend)
+        self.features = FeatureShards(self.backend, self._leases)
         self._cache = result_cache_of(self.backend.uri)
         self._stats = Stats()
 

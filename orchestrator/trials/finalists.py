@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from orchestrator.choice.selection import Answers
+import numpy as np
+
+from orchestrator.choice.selection import Answers, FoldAnswers
 from orchestrator.choice.serving import Served
 from orchestrator.execution.devices import pick_device, work_in
 from orchestrator.execution.execute import execute, rebuild, validate
@@ -93,10 +95,21 @@ def run_seed(
     with published(meter, sweep):
         if world == "validation":
             found, arrays = validate(base, store, context, **options)
-            return WorldRun(seed, found.metrics, found.uses, Answers.of(arrays))
+            answers = Answers.of(arrays)._replace(out_of_fold=fold_answers(found.artifacts, base))
+            return WorldRun(seed, found.metrics, found.uses, answers)
         final = assign(base, {"data.world": base.data.final_world})
         found = execute(final, store, context, **options)
     return WorldRun(seed, found.metrics, found.uses, None)
+
+
+def fold_answers(artifacts: Mapping[str, Any], recipe: Experiment) -> FoldAnswers | None:
+    """Return which training images are answered right by fits without them, if there are any."""
+    found = artifacts["out_of_fold"]
+    if not len(found.logits):
+        return None
+    labels = cached_views(recipe.data).known_train.labels
+    right = found.logits.argmax(1).numpy() == labels
+    return FoldAnswers(labels, found.groups.numpy(), right.astype(np.float64))
 
 
 def on_common_seeds(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:

@@ -110,16 +110,15 @@ def answers_out_of_fold(recipe: Experiment) -> bool:
     The trunk must not have learnt from them, and the classifier must be fitted to features alone.
     """
     method = recipe.rebalance.method
-    fitted_to_features = method.from_features or hasattr(method, "picked")
     frozen = recipe.pretrain.method.name == "pretrained" and not recipe.trunk_tuner().moves
-    return frozen and fitted_to_features and not method.needs_validation
+    return frozen and method.answers_out_of_fold and not recipe.needs_validation
 
 
 def _slice(chosen: Experiment, more: Mapping[str, Any]) -> tuple[int, list[str]]:
     """Return how many images of a class calibrate without training, and why."""
     # a rebalancer that needs validation images is refused where the world has none yet
     plain = assign(chosen, {**SERVICE_CHANGES, "rebalance.method": "none", **more})
-    source, chooses = outline(plain.data), chosen.rebalance.method.needs_validation
+    source, chooses = outline(plain.data), chosen.needs_validation
     own = 0 if source.validation is None else int(source.validation.sum())
     if own and not chooses:
         return 0, [f"the {own} images of its own validation part calibrate, and do not train"]
@@ -148,7 +147,7 @@ def _slice(chosen: Experiment, more: Mapping[str, Any]) -> tuple[int, list[str]]
 def _reason(chosen: Experiment) -> str:
     """Say why images do not answer out of fold."""
     method = chosen.rebalance.method
-    if method.needs_validation:
+    if chosen.needs_validation:
         return f"rebalance.method '{method.name}' chooses by validation images"
     if chosen.pretrain.method.name != "pretrained" or chosen.trunk_tuner().moves:
         return "its trunk is trained on these images"

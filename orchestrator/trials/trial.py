@@ -18,6 +18,7 @@ from trainables.context import Context
 from trainables.settings import assign
 from trainables.threads import choose_threads
 
+READINGS = {"pretrain.pooling", "pretrain.layer"}  # of one pass over the images
 ENCODED = "encoded_result"  # key of a trial's metrics in a Tune result
 
 
@@ -71,10 +72,12 @@ def run_trial(config: dict[str, Any], *, spec: TrialSpec) -> None:
         report=report,
         progress=meter.count,
     )
+    store = StageStore(spec.storage)
+    store.features.readings = not READINGS.isdisjoint(config["params"])
     with published(meter, spec.sweep):
         outcome, _ = validate(
             experiment,
-            StageStore(spec.storage),
+            store,
             context,
             resend_reports=spec.report_epochs,
             workers=spec.workers,

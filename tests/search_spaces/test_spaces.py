@@ -138,6 +138,29 @@ def test_frozen_varies_what_follows_the_features_alone() -> None:
     assert any("rebalance.method.lda.prior" in params for _, params, _ in found)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "poolings"),
+    [("resnet18", {"default", "max", "gem"}), ("test_vit", {"default", "average", "max"})],
+)
+def test_frozen_varies_layer_and_pooling_of_a_pretrained_trunk(
+    backbone: str, poolings: set[str]
+) -> None:
+    base = assign(PHOTOS, {"pretrain.backbone": backbone})
+    found = trials("frozen", base, count=40)
+    assert {params["pretrain.pooling"] for _, params, _ in found} == poolings
+    assert {params["pretrain.layer"] for _, params, _ in found} == {0, 1}
+    for experiment, params, _ in found:
+        assert experiment.pretrain.pooling == params["pretrain.pooling"]
+        assert experiment.pretrain.layer == params["pretrain.layer"]
+        assert assign(base, params) == experiment
+    start = Start()
+    assert search_spaces.load("frozen")(Pick(start), base) == base
+    assert start.params["pretrain.pooling"] == "default"
+    trained = assign(base, {"classify.trunk": "full"})
+    for _, params, _ in trials("frozen", trained, count=3):
+        assert not any(name.startswith("pretrain") for name in params)
+
+
 def test_a_search_in_service_leaves_the_level_of_false_alarm_alone() -> None:
     service = assign(Experiment(), {**SERVICE_CHANGES, "score.threshold.false_alarm.level": 0.02})
     for experiment, params, _ in trials("frozen", service, count=30):

@@ -26,8 +26,8 @@ def fit_with_answers(method: Rebalancer, available: Mapping[str, Any]) -> WholeF
     """Apply a rebalancer to all training images, and answer them by fits without their group.
 
     Logits are exact where the rebalancer has a closed form, which is then computed once; otherwise
-    they come from five folds. A search over rebalancers picks one by answers out of fold first. A
-    rebalancer that starts from the given classifier has no such answers.
+    they come from five folds. A search over rebalancers picks one by answers out of fold first, a
+    mixture its members. A rebalancer that starts from the given classifier has no such answers.
 
     Args:
         method: The rebalancer.
@@ -36,6 +36,8 @@ def fit_with_answers(method: Rebalancer, available: Mapping[str, Any]) -> WholeF
     """
     if hasattr(method, "picked"):
         method = method.call_with(available, "picked")
+    if hasattr(method, "fit_out_of_fold"):
+        return WholeFit(*method.call_with(available, "fit_out_of_fold"))
     if isinstance(method, ClosedForm):
         fit = method.fit(
             classifier=available["classifier"],

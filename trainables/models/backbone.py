@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import cast
 
@@ -15,6 +16,7 @@ from trainables.context import Context, FeatureStore
 from trainables.errors import ConfigError, did_you_mean
 from trainables.methods.pretrainers import Pretrainer
 from trainables.models.extraction.ahead import ReadAhead
+from trainables.models.extraction.readings import OnePass, family_name
 from trainables.models.extraction.stored_features import StoredRows
 from trainables.models.networks import OWN, Branched, FastNet, SmallResNet, initialize
 from trainables.weights.pretrained import Weights, find_weights, load_tensors
@@ -311,17 +313,23 @@ def extract_features(
     was_training = trunk.training
     trunk.eval().to(device)
     features = torch.empty(len(view.indices), trunk.num_features)
-    rows = StoredRows(store, trunk, view.images, view.indices, features)
-    left = len(rows.missing)
-    images = ReadAhead(view.images, view.indices, rows.missing, _per_pass(batch_size, view))
-    with torch.inference_mode(), rows:
-        for chosen, pixels in images:
-            batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-            features[chosen] = (compute or trunk)(batch).float().to(features)
-            rows.computed(chosen)
-            left -= len(chosen)
-            if done is not None:
-                done(len(features) - left)
+    wanted = store is not None and store.readings
+    with store.alone(family_name(trunk)) if store is not None and wanted else nullcontext():
+        rows = StoredRows(store, trunk, view.images, view.indices, features)
+        left = len(rows.missing)
+        images = ReadAhead(view.images, view.indices, rows.missing, _per_pass(batch_size, view))
+        one_pass: OnePass | None = None
+        with torch.inference_mode(), rows:
+            for chosen, pixels in images:
+                batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+                if wanted and one_pass is None:
+                    one_pass = OnePass(trunk, batch[:1])
+                found, others = one_pass(batch) if one_pass else ((compute or trunk)(batch), {})
+                features[chosen] = found.float().to(features)
+                rows.computed(chosen, others)
+                left -= len(chosen)
+                if done is not None:
+                    done(len(features) - left)
     images.refuse_unreadable()
     trunk.train(was_training)
     return features

@@ -12,13 +12,16 @@ from torch import Tensor
 from trainables.artifacts import Backbone, LabelledView
 from trainables.context import Context, ambient_rng
 from trainables.data.loader import Loader
+from trainables.errors import ConfigError
 from trainables.experiment import Pretrain
 from trainables.methods.pretrainers import Pretrainer
 from trainables.models.backbone import Trunk, build_trunk, to_artifact
+from trainables.models.networks import OWN
 from trainables.models.precision import compute_format
 from trainables.training.distributed import gathered, share_of_batch, synchronise_batchnorm
 from trainables.training.loop import ParamGroup, TrainingState, fit, num_steps
 from trainables.training.momentum_encoder import MomentumKeys
+from trainables.weights.depth import with_layer
 from trainables.weights.pooling import with_pooling
 from trainables.weights.pretrained import Weights, find_weights
 from trainables.weights.provenance import Origin
@@ -81,9 +84,18 @@ def run(settings: Pretrain, *, known_train: LabelledView, context: Context) -> P
 
 
 def trunk_architecture(settings: Pretrain, weights: Weights | None) -> str:
-    """Return the text that rebuilds the trunk: that of its weights, with the recipe's pooling."""
+    """Return the text that rebuilds the trunk, with the layer and pooling of the recipe.
+
+    Raises:
+        ConfigError: A network of this project can't be shortened.
+    """
+    if settings.layer and settings.backbone.partition("+")[0] in OWN:
+        raise ConfigError(
+            f"pretrain.layer: must be 0, '{settings.backbone}' is no network of timm; received "
+            f"{settings.layer}"
+        )
     architecture = settings.backbone if weights is None else weights.architecture
-    return with_pooling(architecture, settings.pooling)
+    return with_pooling(with_layer(architecture, settings.layer), settings.pooling)
 
 
 def _train(trunk: Trunk, settings: Pretrain, view: LabelledView, context: Context) -> None:

@@ -10,6 +10,7 @@ from trainables.errors import ConfigError
 from trainables.weights.sources import architecture_of, architecture_text
 
 TIMM_NAMES = {"average": "avg", "max": "max", "token": "token"}
+POOLINGS = ("average", "max", "gem", "token")
 KEY = "pooling"  # in the arguments of an architecture
 POWER = 3.0  # of the generalized mean
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import ConfigError
+from trainables.weights import depth
 from trainables.weights.pooling import KEY, set_pooling
 from trainables.weights.pretrained import Weights, load_tensors
 from trainables.weights.sources import architecture_of
@@ -39,13 +40,16 @@ def build_timm(
     """
     name, arguments = architecture_of(architecture)
     pooling = arguments.pop(KEY, "default")
+    layer = arguments.pop(depth.KEY, 0)
     if drop_path:
         arguments["drop_path_rate"] = drop_path
     # timm draws from the global generator: set its state to the generator's, then restore both
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(generator.get_state())
         try:
-            network = _timm_network(name, arguments, size, weights)
+            short = _stored_layer(weights, layer)
+            network = _timm_network(name, arguments, size, weights, short)
+            depth.leave_out(network, layer - short, name)
             set_pooling(network, pooling, name)
             with torch.no_grad():
                 num_features = network.eval()(torch.zeros(1, 3, size, size)).shape[1]
@@ -70,10 +74,30 @@ def no_drop_path(architecture: str, rate: float) -> str:
     )
 
 
+def _stored_layer(weights: Weights | None, layer: int) -> int:
+    """Return how many of the last stages a stored trunk lacks whose weights are loaded.
+
+    Raises:
+        ConfigError: Another number is asked for.
+    """
+    if weights is None or weights.tensors is None:
+        return 0
+    stored: int = architecture_of(weights.architecture)[1].get(depth.KEY, 0)
+    if stored not in (0, layer):
+        raise ConfigError(
+            f"pretrain.layer: {weights.place} is a trunk without its last {stored} stages; must be "
+            f"{stored}; received {layer}"
+        )
+    return stored
+
+
 def _timm_network(
-    name: str, arguments: dict[str, Any], size: int, weights: Weights | None
+    name: str, arguments: dict[str, Any], size: int, weights: Weights | None, short: int
 ) -> nn.Module:
-    """Create a timm network without its classifier, for images of ``size``, with its weights."""
+    """Create a timm network without its classifier, for images of ``size``, with its weights.
+
+    Where these lack the last ``short`` stages, so does the network.
+    """
     import timm
 
     timms = weights is not None and weights.tensors is None
@@ -88,6 +112,7 @@ def _timm_network(
             if not rate:
                 raise
             raise ConfigError(no_drop_path(name, rate)) from None
+    depth.leave_out(network, short, name)
     if weights is not None and not timms:
         try:
             load_tensors(network, weights)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from orchestrator.choice.selection import Answers, auroc, classes_judged, difference, select
+from orchestrator.choice.selection import (
+    Answers,
+    FoldAnswers,
+    auroc,
+    classes_judged,
+    difference,
+    select,
+)
 from orchestrator.records import FinalistRecord, Interval, Objective, SweepRecord, interval, winner
 
 BALANCED = "evaluate/accuracy/balanced"
@@ -194,9 +201,7 @@ def test_seeds_with_other_images_are_averaged_and_drawn_apart() -> None:
     rows = np.arange(len(base[0].labels)) % 2 == 0
 
     def half(found: Answers) -> Answers:
-        return found._replace(
-            **{f: getattr(found, f)[rows] for f in Answers._fields if f != "band"}
-        )
+        return found._replace(**{f: getattr(found, f)[rows] for f in Answers._fields[:6]})
 
     mixed = ([better[0], half(better[1])], [base[0], half(base[1])])
     for metric, value in ((BALANCED, balanced), ("evaluate/novelty/auroc", separation)):
@@ -327,3 +332,96 @@ def test_the_recorded_choice_is_the_winner() -> None:
     sweep.selection = select(records, OBJECTIVES, found, base="base")
     assert winner(sweep).trial_id == "base"
     assert isinstance(sweep.selection.difference, Interval)
+
+
+# --- out of fold -----------------------------------------------------------------------------
+
+FOLDED = "out_of_fold/accuracy"
+COUNTS = np.array([60, 20, 10])
+CLASSES = np.repeat(np.arange(3), COUNTS)
+
+
+def folded(right: Any, groups: Any = None) -> Answers:
+    """Answers to training images out of fold, of a recipe that answers the test images alike."""
+    groups = np.arange(len(CLASSES)) if groups is None else groups
+    found = FoldAnswers(CLASSES, groups, np.asarray(right, dtype=np.float64))
+    return answers(0.5, 0)._replace(out_of_fold=found)
+
+
+BASE_RIGHT = np.ones(90)
+BASE_RIGHT[[*range(30), *range(60, 70), *range(80, 85)]] = 0
+
+
+@pytest.mark.parametrize(
+    ("part", "gain"),
+    [
+        ("", (20 + 8) / 90),
+        ("/balanced", (20 / 60 + 8 / 20 + 0) / 3),
+        ("/many", 20 / 60),
+        ("/medium", 8 / 20),
+        ("/few", 0.0),
+    ],
+)
+def test_the_gain_out_of_fold_is_that_of_the_metric(part: str, gain: float) -> None:
+    better = BASE_RIGHT.copy()
+    better[[*range(20), *range(60, 68)]] = 1
+    found = difference(FOLDED + part, [folded(better)], [folded(BASE_RIGHT)])
+    assert found is not None
+    assert found.mean == pytest.approx(gain, abs=1e-12)
+    assert (found.low > 0) is (gain > 0)
+
+
+def test_images_of_a_group_are_drawn_together() -> None:
+    """Groups of five images that gain together are as uncertain as a fifth of the images."""
+    rng = np.random.default_rng(3)
+    of_groups = rng.random(18) < 0.3
+    right = BASE_RIGHT * 0 + np.repeat(of_groups, 5)
+    groups, zeros = np.arange(90) // 5, np.zeros(90)
+    found = difference(FOLDED, [folded(right, groups)], [folded(zeros, groups)])
+    alone = difference(FOLDED, [folded(right)], [folded(zeros)])
+    assert found is not None
+    assert alone is not None
+    draws = [rng.choice(of_groups, 18).mean() for _ in range(20_000)]  # by hand
+    assert found.mean == alone.mean == pytest.approx(of_groups.mean())
+    assert [found.low, found.high] == pytest.approx(np.quantile(draws, (0.025, 0.975)), abs=0.03)
+    assert (found.high - found.low) / (alone.high - alone.low) == pytest.approx(5**0.5, rel=0.15)
+
+
+def test_groups_of_different_sizes_weigh_as_their_images() -> None:
+    groups = np.concatenate([np.zeros(59, dtype=np.int64), np.arange(1, 32)])
+    right = np.zeros(90)
+    right[0:59] = 1  # the large group of the first class alone
+    found = difference(f"{FOLDED}/many", [folded(right, groups)], [folded(right * 0, groups)])
+    assert found is not None
+    assert found.mean == pytest.approx(59 / 60)
+    assert (found.low, found.high) == (0.0, 1.0)  # it is drawn, or it is not
+
+
+def test_a_closed_form_without_noise_of_seeds_does_not_win_by_an_image() -> None:
+    metric = f"{FOLDED}/balanced"
+    objectives, one = [Objective(metric=metric, mode="max")], BASE_RIGHT.copy()
+    one[0] = 1
+    for right, winner_id in ((one, "t0"), (np.ones(90), "t1")):
+        gain = np.mean([np.mean(right[c == CLASSES]) for c in range(3)])
+        base = np.mean([np.mean(BASE_RIGHT[c == CLASSES]) for c in range(3)])
+        finalists = [
+            FinalistRecord(
+                trial_id=name, params={}, seeds=[1, 2, 3],
+                metrics={f"validation/{metric}": interval([value] * 3)},
+            )
+            for name, value in (("t0", base), ("t1", gain))
+        ]  # fmt: skip
+        given = {"t0": [folded(BASE_RIGHT)] * 3, "t1": [folded(right)] * 3}
+        found = select(finalists, objectives, given, base="t0")
+        assert (found.winner, found.challenger) == (winner_id, "t1")
+        assert "paired by image and seed" in found.reason
+
+
+def test_recipes_without_answers_out_of_fold_are_compared_over_seeds() -> None:
+    plain = answers(0.5, 0)
+    assert difference(FOLDED, [folded(BASE_RIGHT)], [plain]) is None
+    assert difference("out_of_fold/accuracy/expected", [plain], [plain]) is None
+    other = folded(BASE_RIGHT)
+    turned = FoldAnswers(CLASSES[::-1], np.arange(90), BASE_RIGHT)
+    with pytest.raises(ValueError, match="predicted different images"):
+        difference(FOLDED, [other._replace(out_of_fold=turned)], [other])

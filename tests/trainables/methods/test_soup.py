@@ -9,9 +9,12 @@ import torch
 
 from trainables.artifacts import Classifier
 from trainables.closed_form.scale import NEVER
+from trainables.closed_form.statistics import samples
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment
 from trainables.features.predict import predict_logits
+from trainables.features.rebalancer_search import answer_out_of_fold, merit
+from trainables.inference.whole_fit import fit_with_answers
 from trainables.methods.heads import Head
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.rebalancers.soup import averaged
@@ -142,7 +145,7 @@ def test_members_that_cannot_be_mixed_are_one_line(members: list[Any], message: 
     assert "\n" not in str(caught.value)
 
 
-def test_greedy_needs_validation_images_and_uniform_does_not() -> None:
+def test_greedy_needs_validation_images_unless_answers_out_of_fold_stand_in() -> None:
     none = {
         "data.validation_per_class": 0,
         "data.novel_classes": 0,
@@ -152,6 +155,90 @@ def test_greedy_needs_validation_images_and_uniform_does_not() -> None:
     with pytest.raises(ConfigError, match=r"data.validation_per_class: .*'soup' chooses by valid"):
         assign(Experiment(), none | {"rebalance.method": "soup"})
     assign(Experiment(), none | {"rebalance.method.soup.selection": "uniform"})
+    frozen = {**none, "pretrain.backbone": "resnet18", "pretrain.method": "pretrained"}
+    assign(Experiment(), frozen | {"rebalance.method": "soup"})
+    with pytest.raises(ConfigError, match=r"data.validation_per_class: .*'soup' chooses by valid"):
+        assign(Experiment(), frozen | {"rebalance.method": "soup", "classify.trunk": "full"})
+    with pytest.raises(ConfigError, match=r"data.validation_per_class: .*'soup' chooses by valid"):
+        assign(Experiment(), frozen | {"rebalance.method.soup.members": ["lda", "tau_norm"]})
+
+
+# Pairs of images are one shot.
+SHOTS = torch.arange(len(LABELS)) // 2
+LEVELS = [0.1, 0.0001, 0.3]
+
+
+def without_its_shot(level: float) -> torch.Tensor:
+    """Return logits of each image by a ridge without the image's shot."""
+    whole = fitted({"ridge": {"regularizer": level}}, groups=SHOTS)
+    given = {"classifier": classifier(), "class_counts": COUNTS}
+    data = samples(FEATURES, LABELS, groups=SHOTS)
+    member = Rebalancer.parse({"ridge": {"regularizer": level}})
+    ((_, exact),) = answer_out_of_fold([member], given, data, seed=0)
+    assert (exact - predict_logits(whole, FEATURES)).abs().max() > 0.01, "not answers of the fit"
+    return exact
+
+
+def whole_and_answers(kind: str, members: list[Any], **other: Any) -> Any:
+    """Return the soup and its answers out of fold."""
+    method = Rebalancer.parse({"soup": {"selection": kind, "members": members}})
+    available = {
+        "classifier": classifier(),
+        "features": FEATURES,
+        "labels": LABELS,
+        "groups": SHOTS,
+        "class_counts": COUNTS,
+        "generator": torch.Generator().manual_seed(4),
+        "validation_features": FEATURES[:0],
+        "validation_labels": LABELS[:0],
+        "report": lambda metrics, step: None,
+    }
+    return fit_with_answers(method, {**available, **other})
+
+
+def test_answers_out_of_fold_of_a_soup_are_the_average_of_its_members_answers() -> None:
+    members = [{"ridge": {"regularizer": level}} for level in LEVELS]
+    found = whole_and_answers("uniform", members)
+    expected = torch.stack([without_its_shot(level) for level in LEVELS]).mean(dim=0)
+    torch.testing.assert_close(found.logits, expected.double(), atol=1e-8, rtol=1e-8)
+    whole = averaged([fitted(member, groups=SHOTS) for member in members])
+    torch.testing.assert_close(found.classifier.state, whole.state)
+
+
+def chosen(answers: list[torch.Tensor]) -> list[int]:
+    """Return what a greedy choice by answers of members takes in."""
+    kept, best = [0], merit(answers[0], LABELS)
+    for place in range(1, len(answers)):
+        tried = torch.stack([answers[n] for n in [*kept, place]]).mean(dim=0)
+        if merit(tried, LABELS) >= best:
+            kept, best = [*kept, place], merit(tried, LABELS)
+    return kept
+
+
+def test_greedy_takes_in_what_does_no_harm_to_answers_without_the_image() -> None:
+    members = [{"ridge": {"regularizer": level}} for level in LEVELS]
+    answers = [without_its_shot(level) for level in LEVELS]
+    seen = [predict_logits(fitted(member, groups=SHOTS), FEATURES) for member in members]
+    assert chosen(answers) == [0, 1]
+    assert chosen(seen) == [0], "answers that saw the image would choose others"
+    found = whole_and_answers("greedy", members)
+    whole = averaged([fitted(member, groups=SHOTS) for member in members[:2]])
+    torch.testing.assert_close(found.classifier.state, whole.state)
+    expected = torch.stack(answers[:2]).mean(dim=0)
+    torch.testing.assert_close(found.logits, expected, atol=1e-8, rtol=1e-8)
+
+
+def test_where_nothing_can_choose_it_is_said() -> None:
+    with pytest.raises(ValueError, match="no validation images to choose members by; raise data"):
+        soup("greedy", "ridge", "lda", validation_features=FEATURES[:0],
+             validation_labels=LABELS[:0])  # fmt: skip
+    with pytest.raises(ValueError, match="too few training images stand in"):
+        whole_and_answers("greedy", ["lda", "tau_norm"])
+    few = {"groups": torch.zeros(len(LABELS), dtype=torch.int64)}
+    with pytest.raises(ValueError, match="too few training images stand in"):
+        whole_and_answers("greedy", ["ridge", "lda"], **few)
+    trained = whole_and_answers("uniform", ["lda", "tau_norm"])
+    assert trained.logits is None
 
 
 def test_members_are_written_as_one_value_and_read_back() -> None:

@@ -22,10 +22,23 @@ class Rebalancer(Method):
     classifier's head, so that answers to training images can be had out of fold.
     ``picked``: A search over rebalancers has this function of the same inputs but validation
     images; it returns the rebalancer that answers out of fold choose.
+    ``fit_out_of_fold``: A mixture of rebalancers has this function of the same inputs; it returns
+    the classifier and its logits to the training images out of fold [N, C], or ``None``.
     """
 
     from_features: ClassVar[bool] = False
     picked: ClassVar[Callable[..., Any]]
+    fit_out_of_fold: ClassVar[Callable[..., Any]]
+
+    @property
+    def answers_out_of_fold(self) -> bool:
+        """Say whether there are answers to training images by fits without them."""
+        return self.from_features or hasattr(self, "picked")
+
+    @property
+    def chooses(self) -> bool:
+        """Say whether it chooses by answers to images that no trunk has trained on."""
+        return self.needs_validation
 
     @property
     def needs_validation(self) -> bool:

@@ -23,6 +23,11 @@ class Soup(Rebalancer):
     head if the average on validation images does not become worse: not in the mean of per-class
     accuracies, and where that is equal not in the mean per-class cross-entropy.
 
+    Without validation images, answers to training images out of fold take their place, over the
+    classes of at least 3 groups of images: each member answers an image by a fit without its group,
+    and the average of their logits is the answer of the average without it. Members that start from
+    the given classifier have no such answers, because it was trained on the images.
+
     Args:
         members: The rebalancers, best first, written as `rebalance.method` is.
         selection: ``greedy`` or ``uniform``.
@@ -38,7 +43,7 @@ class Soup(Rebalancer):
     left out; a first member with a head of another form stays alone.
 
     Raises:
-        ValueError: No member supports the head.
+        ValueError: No member supports the head, or there are no images to choose members by.
 
     Source:
         Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
@@ -70,9 +75,19 @@ class Soup(Rebalancer):
     selection: Literal["greedy", "uniform"] = "greedy"
 
     @property
-    def needs_validation(self) -> bool:
-        """Say whether validation images choose among the members."""
+    def answers_out_of_fold(self) -> bool:
+        """Say whether all members are fitted to features alone."""
+        return all(member.answers_out_of_fold for member in self.members)
+
+    @property
+    def chooses(self) -> bool:
+        """Say whether answers to images choose among the members."""
         return self.selection == "greedy"
+
+    @property
+    def needs_validation(self) -> bool:
+        """Say whether nothing but validation images can choose among the members."""
+        return self.chooses and not self.answers_out_of_fold
 
     @classmethod
     def mixes(cls, member: Rebalancer) -> bool:
@@ -106,7 +121,7 @@ class Soup(Rebalancer):
         report: Callable[[Mapping[str, float], int], None],
         groups: torch.Tensor | None = None,
     ) -> Classifier:
-        from trainables.features.rebalancer_search import apply_in_batch
+        from trainables.features.predict import predict_logits
 
         if not len(labels):
             return classifier
@@ -117,18 +132,88 @@ class Soup(Rebalancer):
             "groups": groups,
             "class_counts": class_counts,
         }
-        seed = int(torch.randint(2**62, (), generator=generator))
+        heads = [head for _, head in self._fitted(available, _seed(generator))]
+        if self.selection == "greedy":
+            if not len(validation_labels):
+                raise ValueError(
+                    "rebalancers/soup: there are no validation images to choose members by; raise "
+                    "data.validation_per_class, or set rebalance.method.soup.selection to uniform"
+                )
+            logits = [predict_logits(head, validation_features) for head in heads]
+            heads = [heads[place] for place in _greedy(logits, validation_labels)]
+        report({"rebalance/soup/members": float(len(heads))}, 0)
+        return averaged(heads)
+
+    def fit_out_of_fold(
+        self,
+        *,
+        classifier: Classifier,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        class_counts: torch.Tensor,
+        generator: torch.Generator,
+        report: Callable[[Mapping[str, float], int], None],
+        groups: torch.Tensor | None = None,
+    ) -> tuple[Classifier, torch.Tensor | None]:
+        """Return the soup, and its logits to the training images out of fold ``[N, C]``.
+
+        There are none (``None``) if a member starts from the given classifier.
+
+        Raises:
+            ValueError: There are too few images to choose members by.
+        """
+        from trainables.closed_form.groups import judging
+        from trainables.closed_form.statistics import samples
+        from trainables.features.rebalancer_search import answer_out_of_fold
+
+        if not len(labels):
+            return classifier, None
+        available = {
+            "classifier": classifier,
+            "features": features,
+            "labels": labels,
+            "groups": groups,
+            "class_counts": class_counts,
+        }
+        seed = _seed(generator)
+        members, heads = zip(*self._fitted(available, seed), strict=True)
+        data = samples(features, labels, groups=groups)
+        found = dict(answer_out_of_fold(members, available, data, seed=seed))
+        kept = list(range(len(members)))
+        if self.selection == "greedy":
+            rows = judging(data, len(class_counts))
+            if len(found) < len(members) or not bool(rows.any()):
+                raise ValueError(
+                    "rebalancers/soup: there are no validation images to choose members by, and "
+                    "too few training images stand in for them; set "
+                    "rebalance.method.soup.selection to uniform"
+                )
+            kept = _greedy([found[place][rows] for place in kept], data.labels[rows])
+        report({"rebalance/soup/members": float(len(kept))}, 0)
+        soup = averaged([heads[place] for place in kept])
+        if len(found) < len(members):
+            return soup, None
+        return soup, torch.stack([found[place].double() for place in kept]).mean(dim=0)
+
+    def _fitted(
+        self, available: Mapping[str, Any], seed: int
+    ) -> list[tuple[Rebalancer, Classifier]]:
+        """Return the members whose heads can be averaged with the first, and these heads."""
+        from trainables.features.rebalancer_search import apply_in_batch
+
         found = apply_in_batch(self.members, available, seed=seed)
         if not found:
             raise ValueError(
                 f"rebalancers/soup: none of {', '.join(m.name for m in self.members)} supports the "
-                f"head '{classifier.head.name}'"
+                f"head '{available['classifier'].head.name}'"
             )
-        heads = _like_the_first([found[place] for place in sorted(found)])
-        if self.selection == "greedy":
-            heads = _greedy(heads, validation_features, validation_labels)
-        report({"rebalance/soup/members": float(len(heads))}, 0)
-        return averaged(heads)
+        places = sorted(found)
+        alike = _like_the_first([found[place] for place in places])
+        return [
+            (self.members[place], found[place])
+            for place in places
+            if any(found[place] is head for head in alike)
+        ]
 
 
 def averaged(classifiers: Sequence[Classifier]) -> Classifier:
@@ -147,6 +232,10 @@ def averaged(classifiers: Sequence[Classifier]) -> Classifier:
     )
 
 
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
+
+
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack([each.double() for each in tensors]).mean(dim=0).to(tensors[0])
 
@@ -159,17 +248,19 @@ def _like_the_first(classifiers: Sequence[Classifier]) -> list[Classifier]:
     return [each for each in classifiers if each.head == first.head]
 
 
-def _greedy(
-    heads: Sequence[Classifier], features: torch.Tensor, labels: torch.Tensor
-) -> list[Classifier]:
-    """Return the first head and those that do the average no harm, taken in one by one."""
-    from trainables.features.predict import predict_logits
+def _greedy(logits: Sequence[torch.Tensor], labels: torch.Tensor) -> list[int]:
+    """Return the first head and those that do the average no harm, taken in one by one.
+
+    Args:
+        logits: Answers ``[V, C]`` of each head; those of an average of heads are their average.
+        labels: ``[V]`` int64.
+    """
     from trainables.features.rebalancer_search import merit
 
-    kept = [heads[0]]
-    best = merit(predict_logits(heads[0], features), labels)
-    for head in heads[1:]:
-        with_head = merit(predict_logits(averaged([*kept, head]), features), labels)
+    kept, best = [0], merit(logits[0], labels)
+    for place in range(1, len(logits)):
+        tried = [*kept, place]
+        with_head = merit(_mean([logits[each] for each in tried]), labels)
         if with_head >= best:
-            kept, best = [*kept, head], with_head
+            kept, best = tried, with_head
     return kept

@@ -1,6 +1,7 @@
 """Parts of feature extraction: what is read ahead, and what need not be computed again.
 
 Modules in reading order: `ahead` (loads while the caller computes), `stored_features` (features of
-images that a storage holds). `trainables.models.backbone.extract_features` puts them together;
+images that a storage holds), `readings` (several layers and poolings in one pass).
+`trainables.models.backbone.extract_features` puts them together;
 `trainables.data.loader` reads ahead too.
 """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -79,6 +80,8 @@ class FeaturesInMemory:
         (array([ True]), tensor([[1., 1.]]))
     """
 
+    readings = False
+
     def __init__(self) -> None:
         self._rows: dict[tuple[str, bytes], Tensor] = {}
 
@@ -96,6 +99,10 @@ class FeaturesInMemory:
         """Keep the features ``[N, D]`` of images."""
         for name, row in zip(images, features.unbind(), strict=True):
             self._rows[trunk, name] = row
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Return a block of no effect, because one run uses this object."""
+        return nullcontext()
 
 
 class StoredRows:
@@ -121,6 +128,7 @@ class StoredRows:
     ) -> None:
         self._store, self._features = store, features
         self._waiting: list[int] = []
+        self._others: dict[str, list[Tensor]] = {}
         self._since = time.monotonic()
         self._copies: dict[int, int] = {}  # rows that equal an earlier row
         self.missing = list(range(len(indices)))
@@ -139,9 +147,16 @@ class StoredRows:
         if self._copies:
             self._features[list(self._copies)] = self._features[list(self._copies.values())]
 
-    def computed(self, rows: Sequence[int]) -> None:
-        """Keep rows that were filled in; they are written from time to time."""
+    def computed(self, rows: Sequence[int], others: Mapping[str, Tensor] | None = None) -> None:
+        """Keep rows that were filled in; they are written from time to time.
+
+        Args:
+            rows: Positions in the view.
+            others: Features ``[B, D]`` of these rows under other trunks, by the trunk's name.
+        """
         self._waiting += rows
+        for name, features in (others or {}).items():
+            self._others.setdefault(name, []).append(features)
         if len(self._waiting) >= SAVE_ROWS or time.monotonic() - self._since > SAVE_SECONDS:
             self._write()
 
@@ -158,4 +173,7 @@ class StoredRows:
         if self._store is not None and self._waiting:
             names = [self._names[row] for row in self._waiting]
             self._store.write(self._trunk, names, self._features[self._waiting])
+            for trunk, parts in self._others.items():
+                self._store.write(trunk, names, torch.cat(parts))
+        self._others.clear()
         self._waiting, self._since = [], time.monotonic()
