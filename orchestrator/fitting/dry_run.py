@@ -15,10 +15,12 @@ from orchestrator.fitting.threshold_images import require_threshold
 from orchestrator.fitting.training.untested import with_untested
 from orchestrator.options import LEDGER, local_folder
 from trainables.data.shots.look import CONTENTS
+from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.fitting.fit_options import FitOptions
     from orchestrator.fitting.progress_lines import Lines
+    from orchestrator.fitting.training.training_plan import TrainingPlan
     from trainables.experiment import Experiment
 
 PROBED, ROUNDS = 8, 3  # images at a time
@@ -45,6 +47,8 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
         )
     from orchestrator.fitting.backbone import backbone_at_hand
     from orchestrator.fitting.recipe import recipe_of_photos
+    from orchestrator.fitting.training.deeper import NOTHING_TO_TUNE
+    from orchestrator.fitting.training.training_plan import plan_deeper
     from orchestrator.fitting.trying.variants import BASE, list_variants
     from trainables.lazy import load_deferred
 
@@ -59,6 +63,8 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
     for text in why:
         lines.say("backbone", text)
     if backbone is None:
+        if options.deeper:
+            raise ConfigError(NOTHING_TO_TUNE)
         _show_training(options, lines, found, device)
         return
     require_threshold(found.images, options)
@@ -76,6 +82,8 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
     lines.say(
         "", f"{len(list_variants())} variants of head and balance, in closed form: no training"
     )
+    if options.deeper:
+        _show_deeper(options, lines, plan_deeper(found.images, options, backbone), found, device)
     lines.say("", f"a version of the model '{options.model_name}', judged by the gates")
     images = len(found.images.photos)
     kept = images * (width * FLOAT_BYTES + size * size * COLORS)
@@ -86,23 +94,41 @@ def _show_training(options: FitOptions, lines: Lines, found: Found, device: str)
     """Show what a fit trains from scratch."""
     from orchestrator.fitting.backbone import SMALL_NETWORK
     from orchestrator.fitting.training.pace import epochs_in
-    from orchestrator.fitting.training.scratch_plan import (
+    from orchestrator.fitting.training.training_plan import (
         plan_from_scratch,
         seconds_per_epoch,
         training_images,
     )
 
     plan = plan_from_scratch(found.images, options)
-    each = seconds_per_epoch(plan, options, found, device)
+    each = seconds_per_epoch(plan, found.source, device)
     epochs = epochs_in(options.seconds, each, most=plan.epochs)
-    lines.say("backbone", f"{SMALL_NETWORK}, {plan.size} px")
+    size = int(plan.recipe(found.source, epochs).data.image_size or 0)
+    lines.say("backbone", f"{SMALL_NETWORK}, {size} px")
     lines.say("would run", f"{epochs} epochs of {training_images(plan.images):,} images")
-    if plan.rehearses(options.false_alarm):
+    if plan.rehearses:
         lines.say("", f"as many without {', '.join(plan.new)}, for the rehearsal")
     lines.say("", f"about {duration(epochs * each)} on this machine")
     lines.say("", f"a version of the model '{options.model_name}', judged by the gates")
-    kept = len(found.images.photos) * plan.size**2 * COLORS
+    kept = len(found.images.photos) * size**2 * COLORS
     lines.say("disk", f"about {max(kept / 1e6, 1):,.0f} MB below {local_folder(options.storage)}")
+
+
+def _show_deeper(
+    options: FitOptions, lines: Lines, plan: TrainingPlan, found: Found, device: str
+) -> None:
+    """Show what the fine-tuning of the backbone trains."""
+    from orchestrator.fitting.training.pace import epochs_in
+    from orchestrator.fitting.training.training_plan import seconds_per_epoch, training_images
+
+    each = seconds_per_epoch(plan, found.source, device)
+    epochs = epochs_in(options.seconds, each, most=plan.epochs)
+    lines.say(
+        "", f"{epochs} epochs of all of the backbone, on {training_images(plan.images):,} images"
+    )
+    if plan.rehearses:
+        lines.say("", f"if that is better, as many without {', '.join(plan.new)}, to rehearse")
+    lines.say("", f"at most {duration(epochs * each)} more on this machine")
 
 
 def count_new(found: Found, folder: Path) -> int:

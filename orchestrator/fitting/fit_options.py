@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,6 +28,7 @@ class FitOptions(BaseModel):
             usual one of this machine; ``none`` for a small network from scratch.
         seconds: Time after which no further family of variants is begun, and to which the epochs of
             a training are cut; ``None``: no limit.
+        deeper: Fine-tune the backbone too; it serves if that is better beyond noise.
         metric: What the winner is chosen by.
         expect: How often each class is expected: ``natural`` (as in the photos), ``balanced``, or a
             YAML or JSON file with a number for each class.
@@ -42,6 +44,7 @@ class FitOptions(BaseModel):
     photos: Path
     backbone: str = ""
     seconds: Annotated[float, Field(ge=LEAST_SECONDS)] | None = None
+    deeper: bool = False
     metric: Metric = "balanced"
     expect: str = "natural"
     false_alarm: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -56,6 +59,24 @@ class FitOptions(BaseModel):
         if self.expect in ("natural", "balanced"):
             return self.expect
         return f"{PRIOR_FILE}{Path(self.expect).expanduser().resolve()}"
+
+    @property
+    def words(self) -> str:
+        """The command that asks for it, without model, storage and time, as a shell takes it.
+
+        Example:
+            >>> FitOptions(photos=Path("my pets"), metric="accuracy", false_alarm=0.1).words
+            "fit 'my pets' --metric accuracy --false-alarm 0.1"
+        """
+        names = ("backbone", "metric", "expect", "false_alarm", "groups", "labels")
+        usual = {name: type(self).model_fields[name].default for name in names}
+        given = {name: getattr(self, name) for name in names}
+        told = [
+            f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
+            for name, value in given.items()
+            if value != usual[name]
+        ]
+        return f"fit {shlex.quote(str(self.photos))}{''.join(told)}"
 
     @property
     def model_name(self) -> str:

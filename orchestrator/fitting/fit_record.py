@@ -65,6 +65,19 @@ class Search(Record):
     left_out: int = 0  # variants for which there was no time
 
 
+class Deeper(Record):
+    """A backbone that was fine-tuned beside the frozen one, and which of the two serves."""
+
+    epochs: int
+    kept_out: int  # images that the fine-tuning did not see, by which the two are compared
+    gain: Interval  # over the frozen backbone, paired by group
+    serves: bool
+    frozen: str  # the classifier on the frozen backbone, in words
+    new: list[str]  # classes of the fold that plays new
+    frozen_noticed: float | None = None  # share of their images that the frozen one noticed
+    not_judged: list[str] = Field(default_factory=list)  # classes without an image kept out
+
+
 class Figures(Record):
     """How good the model that answers is; of which images, ``origin`` says."""
 
@@ -100,6 +113,9 @@ class FitRecord(Record):
     rehearsal: dict[str, Any] = Field(default_factory=dict)  # `Rehearsal.to_json`
     recipe: dict[str, Any]
     promotion: PromotionRecord | None = None
+    deeper: Deeper | None = None
+    asked: str = ""  # the command, see `FitOptions.words`
+    deeper_seconds: float = 0.0  # that a fine-tuning would take here; 0: there can be none
     seconds: float = 0.0
     report: str = ""
     suspects: dict[str, int] = Field(default_factory=dict)  # part to labels that may be wrong

@@ -27,7 +27,10 @@ from orchestrator.fitting.rehearsing import Rehearsed, rehearse_scores
 from orchestrator.fitting.screen import features_line, search_line
 from orchestrator.fitting.service import Fitted, Tried, serve_fitted
 from orchestrator.fitting.threshold_images import require_threshold
+from orchestrator.fitting.training.deeper import NOTHING_TO_TUNE
+from orchestrator.fitting.training.deeper_job import DeeperJob
 from orchestrator.fitting.training.scratch_job import ScratchJob
+from orchestrator.fitting.training.training_plan import plan_deeper, seconds_per_epoch
 from orchestrator.fitting.trying.answer_table import NO_ANSWER, AnswerTable, answer_all
 from orchestrator.fitting.trying.choosing import Answered, choose
 from orchestrator.fitting.trying.variants import BASE, in_words, is_base, list_variants
@@ -35,6 +38,7 @@ from orchestrator.store.stage_store import StageStore
 from trainables.closed_form.groups import judging
 from trainables.closed_form.statistics import Samples, samples
 from trainables.context import Context
+from trainables.errors import ConfigError
 from trainables.inference.expected_prior import expected_prior
 from trainables.settings import assign
 from trainables.weights.label_sets import met_classes
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
     from trainables.data.views import Views
     from trainables.experiment import Experiment
     from trainables.methods.rebalancers import Rebalancer
+
+
+PROBED = 8  # images of a step that tells how long a fine-tuning would take
 
 
 class FitJob:
@@ -81,9 +88,12 @@ class FitJob:
     def _run(self, found: Found, key: str) -> FitRecord:
         backbone = self._backbone()
         if backbone is None:
+            if self.options.deeper:
+                raise ConfigError(NOTHING_TO_TUNE)
             scratch = ScratchJob(self.options, self.lines, self.folder, began=self._began)
             return scratch.run(found, key if self.options.backbone else f"{key}{WITHOUT_WEIGHTS}")
         require_threshold(found.images, self.options)
+        plan = plan_deeper(found.images, self.options, backbone) if self.options.deeper else None
         recipe = recipe_of_photos(self.options, backbone, found.source, BASE)
         size = recipe.data.image_size
         text = f"{backbone.title}, {size} px, frozen"
@@ -115,7 +125,21 @@ class FitJob:
             backbone.title,
             key,
         )
+        if plan is None:
+            fitted = fitted._replace(deeper_seconds=self._deeper_seconds(found, backbone))
+        else:
+            deeper = DeeperJob(self.options, self.lines, self.folder, began=self._began)
+            fitted = deeper.run(fitted, plan)
         return serve_fitted(fitted, self.options, self.folder, began=self._began)
+
+    def _deeper_seconds(self, found: Found, backbone: FrozenBackbone) -> float:
+        """Return about how long a fine-tuning of the backbone would take; 0: there can be none."""
+        try:
+            plan = plan_deeper(found.images, self.options, backbone)
+        except ConfigError:  # too few photos
+            return 0.0
+        each = seconds_per_epoch(plan, found.source, self.device.type, batch=PROBED)
+        return plan.epochs * each
 
     def _backbone(self) -> FrozenBackbone | None:
         """Return the backbone; ``None``: a small one is trained, and why is said."""

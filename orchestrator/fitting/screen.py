@@ -16,6 +16,7 @@ from orchestrator.fitting.figures.intervals import bracket, ratio, signed
 from orchestrator.fitting.fit_record import (
     FEW_TEST,
     OUT_OF_FOLD,
+    Deeper,
     Figures,
     FitRecord,
     Photos,
@@ -156,8 +157,10 @@ def headline(record: FitRecord) -> Iterator[str]:
     if unmeasured:
         names = some(unmeasured, 5)
         yield f"{names}: known, but without a figure, as no image is left to judge by"
-    if record.search.variants > 1:
-        yield gain_line(record.search)
+    if record.deeper is None or not record.deeper.serves:
+        yield from [gain_line(record.search)] * (record.search.variants > 1)
+    if record.deeper is not None:
+        yield deeper_line(record.deeper)
     yield from validation_lines(found)
     if found.false_alarm is not None:
         yield false_alarm_line(found)
@@ -165,6 +168,8 @@ def headline(record: FitRecord) -> Iterator[str]:
         yield from rehearsal_lines(
             Rehearsal.from_json(json.dumps(record.rehearsal)), len(record.photos.classes)
         )
+    if record.deeper is not None and record.deeper.serves and record.rehearsal:
+        yield from frozen_lines(record.deeper)
 
 
 def judged_by(search: Search) -> str:
@@ -202,6 +207,18 @@ def gain_line(search: Search) -> str:
             f"{signed(search.gain)}, paired, {search.judged_by}"
         )
     return f"{signed(search.gain)} over the base recipe ({search.base}), paired, {search.judged_by}"
+
+
+def deeper_line(told: Deeper) -> str:
+    """Return what the fine-tuning gained over the frozen backbone, and which of the two answers."""
+    where = f"paired, on {told.kept_out:,} images kept out of its training"
+    if not told.serves:
+        return (
+            f"the frozen backbone answers: fine-tuned for {told.epochs} epochs it is not better "
+            f"beyond noise, {signed(told.gain)}, {where}"
+        )
+    blind = f" ({some(told.not_judged, 5)}: none)" if told.not_judged else ""
+    return f"{signed(told.gain)} over the frozen backbone ({told.frozen}), {where}{blind}"
 
 
 def false_alarm_line(found: Figures) -> str:
@@ -275,6 +292,15 @@ def rehearsal_lines(found: Rehearsal, classes: int) -> Iterator[str]:
         yield (
             f"           {met.classes} classes have a label in the backbone's pretraining: "
             f"{whole(met.mean)} %; the other {others.classes}: {whole(others.mean)} %"
+        )
+
+
+def frozen_lines(told: Deeper) -> Iterator[str]:
+    """Yield how well the frozen backbone noticed the classes of the fine-tuned one's fold."""
+    if told.frozen_noticed is not None:
+        yield (
+            f"           the frozen backbone noticed {whole(told.frozen_noticed)} % of the images "
+            f"of these {len(told.new)} classes, each new alone"
         )
 
 

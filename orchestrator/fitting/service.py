@@ -19,7 +19,7 @@ from orchestrator.fitting.figures.fit_pages import write_findings
 from orchestrator.fitting.figures.measuring import Judged, Known, figures, judged
 from orchestrator.fitting.figures.photo_answers import PhotoAnswers, answers_to_photos
 from orchestrator.fitting.figures.source_photos import photos_of_source
-from orchestrator.fitting.fit_record import Figures, FitRecord, Search
+from orchestrator.fitting.fit_record import Deeper, Figures, FitRecord, Search
 from orchestrator.fitting.photo_folder import TABLE, Found
 from orchestrator.fitting.rehearsing import FILE
 from orchestrator.fitting.trying.answer_table import AnswerTable, logits_out_of_fold
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from trainables.data.views import Views
     from trainables.experiment import Experiment
     from trainables.inference.model import Predictions
+    from trainables.inference.outcomes import Outcomes
     from trainables.methods.rebalancers import Rebalancer
     from trainables.rehearsal.outcome import Rehearsal
 
@@ -65,7 +66,8 @@ class Fitted(NamedTuple):
     """A recipe that was chosen for photos, and what its stages gave.
 
     ``trained`` says that its network was trained on the photos: then images that were kept out
-    stand in for answers out of fold.
+    stand in for answers out of fold. ``frozen`` is what a fine-tuned backbone is compared with,
+    ``deeper`` that comparison, and ``deeper_seconds`` how long a fine-tuning would take.
     """
 
     found: Found
@@ -79,6 +81,9 @@ class Fitted(NamedTuple):
     backbone: str
     key: str
     trained: bool = False
+    frozen: Fitted | None = None
+    deeper: Deeper | None = None
+    deeper_seconds: float = 0.0
 
     @property
     def judged_view(self) -> LabelledView:
@@ -102,8 +107,8 @@ def serve_fitted(fitted: Fitted, options: FitOptions, folder: Path, *, began: fl
     """
     exported = _export(fitted, options.storage, folder)
     answers = _answers(fitted, base=False)
-    photos = photos_of_source(fitted.recipe.data, folder / TABLE, fitted.found.images.photos)
-    _tables(fitted, answers, photos, exported)
+    photos = photos_of(fitted, folder)
+    _tables(fitted, answers, folder, exported)
     card = read_card(exported)
     record = FitRecord(
         model=options.model_name,
@@ -117,6 +122,9 @@ def serve_fitted(fitted: Fitted, options: FitOptions, folder: Path, *, began: fl
         search=fitted.tried.search,
         figures=_figures(fitted, answers),
         expect=options.expect,
+        asked=options.words,
+        deeper=fitted.deeper,
+        deeper_seconds=fitted.deeper_seconds,
         rehearsal=json.loads(fitted.rehearsal.to_json()),
         recipe=fitted.recipe.model_dump(mode="json"),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -213,22 +221,34 @@ def _validation(fitted: Fitted) -> Judged | None:
     return judged(answers, view.labels, view.groups)
 
 
-def _tables(fitted: Fitted, answers: Answers, photos: Sequence[Photo], exported: Path) -> None:
-    """Write what the model, and the base, say of each image beside the exported model."""
-    recipe, views = fitted.recipe, fitted.views
-    for base, found in ((False, answers), (True, _answers(fitted, base=True))):
-        table = outcomes_of(
-            photos,
-            fitted.names,
-            recipe.evaluate,
-            test=(views.index_lists["held_out_known"], found.test),
-            train=(fitted.judged_view.indices.tolist(), found.train),
-            level=getattr(recipe.score.threshold, "level", None),
-        )
-        if not base:
-            aurocs = {turn.class_name: turn.auroc for turn in fitted.rehearsal.turns}
-            table = table._replace(rehearsal=aurocs)
-        save(table, exported, base=base)
+def photos_of(fitted: Fitted, folder: Path) -> list[Photo]:
+    """Return the photo of each image of a fit's source."""
+    return photos_of_source(fitted.recipe.data, folder / TABLE, fitted.found.images.photos)
+
+
+def _tables(fitted: Fitted, answers: Answers, folder: Path, exported: Path) -> None:
+    """Write what the model, and the base, say of each image beside the exported model.
+
+    The base of a fine-tuned backbone is what would be served on the frozen one.
+    """
+    aurocs = {turn.class_name: turn.auroc for turn in fitted.rehearsal.turns}
+    save(_outcomes(fitted, answers, folder)._replace(rehearsal=aurocs), exported, base=False)
+    rival = fitted.frozen or fitted
+    theirs = _answers(rival, base=fitted.frozen is None)
+    save(_outcomes(rival, theirs, folder), exported, base=True)
+
+
+def _outcomes(fitted: Fitted, answers: Answers, folder: Path) -> Outcomes:
+    """Return the table of what is said of each image."""
+    recipe = fitted.recipe
+    return outcomes_of(
+        photos_of(fitted, folder),
+        fitted.names,
+        recipe.evaluate,
+        test=(fitted.views.index_lists["held_out_known"], answers.test),
+        train=(fitted.judged_view.indices.tolist(), answers.train),
+        level=getattr(recipe.score.threshold, "level", None),
+    )
 
 
 def _seen(fitted: Fitted, photos: Sequence[Photo]) -> PhotoAnswers:

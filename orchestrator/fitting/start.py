@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.fitting.backbone import SCRATCH, WITHOUT_WEIGHTS, usual_is_away
+from orchestrator.fitting.backbone import FINE_TUNED, SCRATCH, WITHOUT_WEIGHTS, usual_is_away
 from orchestrator.fitting.fit_record import FitRecord, load_fit
 from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.screen import last_screen, photos_lines
@@ -64,7 +64,7 @@ def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
     for line in photos_lines(told):
         lines.say(*line)
     asked = f"{key}{WITHOUT_WEIGHTS}" if trains and not options.backbone else key
-    if stands is not None and stands.key == asked:
+    if stands is not None and _is_asked_for(stands, asked, options):
         record = stands
         state = "answers" if record.promotion and record.promotion.promoted else "was refused"
         lines.plain(f"nothing changed since {record.started}: version {_version(record)} {state}")
@@ -74,6 +74,7 @@ def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
 
         load_deferred()
         record = FitJob(options, lines, folder).run(found, key)
+    record = record.model_copy(update={"asked": options.words})
     example = _example(found, options.photos)
     for text in last_screen(record, example):
         lines.plain(text)
@@ -107,11 +108,14 @@ def show_dry_run(options: FitOptions, lines: Lines) -> None:
 
 
 def fit_key(options: FitOptions, found: Found) -> str:
-    """Return a digest of what was asked for, of all images, of weights, and of the code."""
+    """Return a digest of what was asked for, of all images, of weights, and of the code.
+
+    With ``--deeper`` it is the same: the fit with the frozen backbone comes first.
+    """
     file = Path(options.backbone.rpartition("=")[2] or ".").expanduser()
     weights = file_digest(str(file)) if options.backbone and file.exists() else ""
     expected = file_digest(options.expect) if options.prior.startswith(PRIOR_FILE) else ""
-    asked = options.model_dump(mode="json", exclude={"photos", "storage"})
+    asked = options.model_dump(mode="json", exclude={"photos", "storage", "deeper"})
     parts = [asked, options.model_name, found.digest, weights, expected, code_digest(CODE)]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
@@ -123,7 +127,14 @@ def _trains(options: FitOptions, key: str, stands: FitRecord | None) -> bool:
     """
     if options.backbone:
         return options.backbone == SCRATCH
-    return (stands is None or stands.key != key) and usual_is_away()
+    return (stands is None or stands.key.removesuffix(FINE_TUNED) != key) and usual_is_away()
+
+
+def _is_asked_for(record: FitRecord, key: str, options: FitOptions) -> bool:
+    """Say whether a fit is the one that a key and ``--deeper`` ask for."""
+    if options.deeper:
+        return record.deeper is not None and record.key in (key, f"{key}{FINE_TUNED}")
+    return record.key == key
 
 
 def _is_champion(record: FitRecord) -> bool:

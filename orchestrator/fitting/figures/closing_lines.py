@@ -75,6 +75,10 @@ def next_commands(record: FitRecord, example: Path | None) -> list[str]:
         (page, "confusions, suspect labels, images it is most surely wrong about"),
         (command("promote list", **told), "versions and their figures"),
     ]
+    if record.deeper is None and record.deeper_seconds and record.asked:
+        took = duration(record.deeper_seconds)
+        deeper = command(f"{record.asked} --deeper", **told)
+        lines.insert(0, (deeper, f"also fine-tune the backbone (about {took} here)"))
     for remedy in remedies(record.promotion, record.storage):
         words, _, what = remedy.partition("   ")
         lines.append((words, what))

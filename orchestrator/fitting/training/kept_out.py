@@ -36,7 +36,7 @@ def keep_out(images: PhotoSet, *, level: float, seed: int = 0) -> PhotoSet:
             f"{math.ceil(MARGIN * fewest(level))} images that stay out of the training, from "
             f"classes of {SLICE_IMAGES} training images or more; these photos can spare "
             f"{kept_out(found)}; add images, or take a pretrained backbone that stays as it is "
-            "(--backbone NAME=FILE)"
+            "(--backbone NAME=FILE, without --deeper)"
         )
     return found
 

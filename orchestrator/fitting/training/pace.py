@@ -56,7 +56,7 @@ def epochs_in(limit: float | None, per_epoch: float, *, most: int) -> int:
     return most if limit is None else max(1, min(most, int(limit / per_epoch)))
 
 
-def seconds_per_image(recipe: Experiment, classes: int, device: str) -> float:
+def seconds_per_image(recipe: Experiment, classes: int, device: str, *, batch: int = 0) -> float:
     """Measure a step of a recipe's training of trunk and head: seconds per image.
 
     The smallest of a few steps on empty images; reading and changing images is not in it.
@@ -65,6 +65,7 @@ def seconds_per_image(recipe: Experiment, classes: int, device: str) -> float:
         recipe: The recipe.
         classes: Number of classes.
         device: Where it will be trained.
+        batch: Images of a step; 0: as many as in the training.
     """
     import torch
 
@@ -80,7 +81,7 @@ def seconds_per_image(recipe: Experiment, classes: int, device: str) -> float:
     trunk = build_trunk(trunk_architecture(pretrain, weights), size, weights=weights).to(device)
     train_only(trunk, recipe.trunk_tuner().rates(trunk))
     head = torch.nn.Linear(trunk.num_features, classes).to(device)
-    batch = recipe.classify.training.batch_size
+    batch = batch or recipe.classify.training.batch_size
     images = torch.zeros(batch, COLORS, size, size, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     training_mode(trunk)

@@ -135,6 +135,40 @@ def choose(
     return Choice(int(best), honest, gain, int(best) if gain.low > 0 else base)
 
 
+def paired_gain(
+    answered: Answered, *, base: int, metric: str, seed: int = 0, draws: int = DRAWS
+) -> Interval:
+    """Return how much better the other one of two variants is, over samples of groups.
+
+    Nothing is chosen, so the images of each bootstrap sample judge themselves.
+
+    Args:
+        answered: Answers of two variants.
+        base: Index of the one that is compared with.
+        metric: See `scores`.
+        seed: Seed of the bootstrap.
+        draws: Number of bootstrap samples.
+
+    Example:
+        >>> right = np.array([[True, False] * 20, [True, True] * 20])
+        >>> found = Answered(right, np.arange(40) % 2, np.arange(40), np.array([0.5, 0.5]))
+        >>> paired_gain(found, base=0, metric="balanced").mean
+        0.5
+    """
+    other = 1 - base
+    whole = scores(answered, np.ones((1, answered.right.shape[1])), metric)[0]
+    found = [
+        scores(answered, drawn, metric)
+        for drawn in _bootstrap(answered, np.random.default_rng(seed), draws)
+    ]
+    drawn = np.concatenate(found)
+    ends = _interval(drawn[:, other] - drawn[:, base])
+    mean = float(whole[other] - whole[base])
+    return Interval(
+        mean=mean, low=min(ends.low, mean), high=max(ends.high, mean), values=[mean]
+    )
+
+
 def _best(found: Floats, base: int) -> Integers:
     """Return the best variant of each sample ``[B]``; on a tie the base, then the first."""
     found = np.nan_to_num(found, nan=-np.inf)

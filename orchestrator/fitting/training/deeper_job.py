@@ -1,0 +1,182 @@
+"""A fit that goes deeper: the backbone is fine-tuned too, and serves if that is better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from orchestrator.execution.execute import MODELS, RecipeResult
+from orchestrator.fitting.backbone import FINE_TUNED
+from orchestrator.fitting.figures.source_photos import photos_of_source
+from orchestrator.fitting.fit_record import Deeper, Search
+from orchestrator.fitting.progress_lines import duration
+from orchestrator.fitting.service import Fitted, Tried, photos_of
+from orchestrator.fitting.training.deeper import WORDS
+from orchestrator.fitting.training.network_job import TABLE, NetworkJob, Trained
+from orchestrator.fitting.trying.answer_table import AnswerTable
+from orchestrator.fitting.trying.choosing import Answered, Choice, choose, paired_gain
+from trainables.closed_form.statistics import samples
+from trainables.inference.expected_prior import expected_prior
+from trainables.inference.reference import reference_of
+from trainables.settings import assign
+
+if TYPE_CHECKING:
+    from orchestrator.fitting.fit_options import FitOptions
+    from orchestrator.fitting.photo_folder import Found
+    from orchestrator.fitting.progress_lines import Lines
+    from orchestrator.fitting.training.training_plan import TrainingPlan
+    from trainables.artifacts import LabelledView
+    from trainables.experiment import Experiment
+
+FROZEN = 0  # of the two that are compared
+
+
+class DeeperJob:
+    """Fine-tunes the backbone of a fit, and compares it with the frozen one.
+
+    Args:
+        options: What was asked for.
+        lines: Where progress is shown.
+        folder: Folder of the model.
+        began: When the fit began, by ``time.monotonic``.
+    """
+
+    def __init__(self, options: FitOptions, lines: Lines, folder: Path, *, began: float) -> None:
+        self.options, self.lines, self.folder = options, lines, folder
+        self._job = NetworkJob(options, lines, folder, began=began)
+
+    def run(self, frozen: Fitted, plan: TrainingPlan) -> Fitted:
+        """Return what serves: the fine-tuned backbone if it is better beyond noise.
+
+        They are compared, paired, on the images that are kept out of the fine-tuning; of those the
+        frozen backbone's classifier has its answers out of fold, or to the own validation part.
+
+        Args:
+            frozen: What the fit with the frozen backbone chose.
+            plan: What will be trained.
+        """
+        found, pace, recipe = self._job.prepare(plan, frozen.found, frozen.key)
+        took = duration(pace.seconds)
+        self.lines.say("deeper", f"all of the backbone, {pace.epochs} epochs; at most {took} here")
+        trained = self._job.train(recipe, "deeper")
+        kept = trained.views.validation_known
+        answered = self._answered(frozen, found, recipe, trained)
+        metric = self.options.metric
+        gain = paired_gain(answered, base=FROZEN, metric=metric)
+        names = frozen.names
+        told = Deeper(
+            epochs=pace.epochs,
+            kept_out=len(kept.labels),
+            gain=gain,
+            serves=gain.low > 0,
+            frozen=frozen.tried.search.served,
+            new=plan.new,
+            frozen_noticed=noticed_of(frozen, plan.new),
+            not_judged=[n for label, n in enumerate(names) if label not in set(kept.labels)],
+        )
+        if not told.serves:
+            return frozen._replace(deeper=told)
+        choice = choose(answered, base=FROZEN, metric=metric)
+        honest = choice._replace(best=0, served=0, gain=gain)
+        return self._served(frozen, found, plan, recipe, trained, honest, told)
+
+    def _answered(
+        self, frozen: Fitted, found: Found, recipe: Experiment, trained: Trained
+    ) -> Answered:
+        """Return which images that were kept out the frozen and the fine-tuned one name rightly."""
+        kept = trained.views.validation_known
+        photos = photos_of_source(recipe.data, self.folder / TABLE, found.images.photos)
+        files = [photos[place].file for place in kept.indices]
+        right = np.stack(
+            [
+                [was_right(frozen, self.folder)[file] for file in files],
+                answers_of(trained.outcome).numpy() == kept.labels,
+            ]
+        )
+        counts = frozen.base.artifacts["classifier"].class_counts
+        prior = expected_prior(self.options.prior, counts, frozen.names)
+        assert prior is not None
+        return Answered(right, kept.labels, groups_of(kept), prior.numpy())
+
+    def _served(
+        self,
+        frozen: Fitted,
+        found: Found,
+        plan: TrainingPlan,
+        recipe: Experiment,
+        trained: Trained,
+        choice: Choice,
+        told: Deeper,
+    ) -> Fitted:
+        """Rehearse the fine-tuned backbone, and return it as what serves."""
+        views = trained.views
+        rehearsed = self._job.rehearse(recipe, views, plan, met=frozen.rehearsal.met)
+        recipe = assign(recipe, {"score.method": rehearsed.score})
+        outcome = self._job.execute(recipe, "deeper")
+        before = frozen.tried.search
+        search = Search(
+            variants=before.variants + 1,
+            metric=self.options.metric,
+            best=WORDS,
+            honest=choice.honest,
+            base=before.served,
+            gain=choice.gain,
+            served=WORDS,
+            serves_base=False,
+            classes_not_judged=told.not_judged,
+            kept_out=told.kept_out,
+            seconds=before.seconds,
+        )
+        predicted = answers_of(outcome)[None].to(torch.int16)
+        table = AnswerTable(predicted, torch.zeros(1, dtype=torch.float64))
+        labels = torch.from_numpy(views.known_train.labels)
+        return Fitted(
+            found,
+            views,
+            recipe,
+            Tried((), table, choice, search, 0),
+            rehearsed.rehearsal,
+            outcome,
+            outcome,
+            samples(outcome.artifacts["features"].known_train, labels),
+            f"{frozen.backbone}, fine-tuned",
+            f"{frozen.key}{FINE_TUNED}",
+            trained=True,
+            frozen=frozen,
+            deeper=told,
+        )
+
+
+def answers_of(outcome: RecipeResult) -> torch.Tensor:
+    """Return the class ``[N]`` that a trained network names for each image that was kept out."""
+    reference = reference_of(outcome.artifacts, MODELS["first"])
+    assert reference is not None  # images are kept out
+    return reference.predicted
+
+
+def was_right(frozen: Fitted, folder: Path) -> dict[Path, bool]:
+    """Return whether the chosen head on the frozen backbone names each image rightly.
+
+    Out of fold, or on the folder's own validation images where it has some.
+    """
+    view = frozen.views.validation_known
+    view = view if len(view.labels) else frozen.views.known_train
+    photos = photos_of(frozen, folder)
+    right = frozen.tried.table.predicted[frozen.tried.choice.served].numpy() == view.labels
+    files = [photos[place].file for place in view.indices]
+    return dict(zip(files, right.tolist(), strict=True))
+
+
+def noticed_of(frozen: Fitted, new: list[str]) -> float | None:
+    """Return the mean share of images that the frozen backbone noticed of some classes."""
+    rehearsal = frozen.rehearsal
+    rates = [turn.noticed[rehearsal.served] for turn in rehearsal.turns if turn.class_name in new]
+    return float(np.mean(rates)) if rates else None
+
+
+def groups_of(view: LabelledView) -> np.ndarray:
+    """Return the group of each image ``[N]``; without groups each image is one."""
+    return np.arange(len(view.labels)) if view.groups is None else view.groups
