@@ -1,0 +1,173 @@
+"""A fit that goes deeper: compared on images that neither trained on, by values, on digits."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.fitting import job as fit_job
+from orchestrator.fitting.fit_options import FitOptions
+from orchestrator.fitting.fit_record import FitRecord
+from orchestrator.fitting.fitted_model import FittedModel
+from orchestrator.fitting.progress_lines import Lines
+from orchestrator.fitting.service import EXPORTED
+from orchestrator.fitting.start import MODELS, fit_photos, show_dry_run
+from orchestrator.fitting.training import training_plan
+from orchestrator.fitting.training.deeper import NOTHING_TO_TUNE
+from orchestrator.registry.versions import Registry
+from orchestrator.tracking.mlflow_client import tracking_uri
+from tests.helpers.small_fit import NAMES, few_variants, write_weights
+from trainables.errors import ConfigError
+from trainables.inference.outcomes import BASE_FILE, OUTCOMES_FILE, load_outcomes
+
+pytestmark = [
+    pytest.mark.slow,
+    # MLflow's own use of SQLAlchemy and pandas, and what it says of the packaged model
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
+    pytest.mark.filterwarnings("ignore:.*Add type hints to the `predict` method"),
+]
+
+SIZES = {"zero": 170, "one": 170, "four": 150, "six": 12}
+
+
+def write_moved_digits(folder: Path) -> Path:
+    """Write digits at random places on noise, which random features do not tell apart."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    for name, size in SIZES.items():
+        (folder / name).mkdir(parents=True)
+        for number, pixels in enumerate(images[labels == NAMES.index(name)][:size]):
+            canvas = rng.integers(0, 90, (32, 32)).astype(np.uint8)
+            row, column = rng.integers(0, 17, 2)
+            square = (pixels.reshape(8, 8) * 15.9).astype(np.uint8).repeat(2, 0).repeat(2, 1)
+            place = canvas[row : row + 16, column : column + 16]
+            np.maximum(place, square, out=place)
+            Image.fromarray(canvas).save(folder / name / f"{number:03d}.png")
+    return folder
+
+
+class Desk:
+    """A folder of photos, weights, and a storage."""
+
+    def __init__(self, root: Path) -> None:
+        self.photos = write_moved_digits(root / "photos")
+        self._weights, self.storage = write_weights(root / "weights"), root / "runs"
+
+    def options(self, **more: Any) -> FitOptions:
+        return FitOptions(
+            photos=self.photos, backbone=str(self._weights), storage=str(self.storage), **more
+        )
+
+    def fit(self, **more: Any) -> tuple[FitRecord, str]:
+        """Fit, and return the record and what was shown."""
+        out = io.StringIO()
+        return fit_photos(self.options(**more), Lines(out)), out.getvalue()
+
+    def versions(self) -> list[str]:
+        return Registry(tracking_uri(None, self.storage)).versions("photos")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_job, "list_variants", few_variants)
+    monkeypatch.setattr(training_plan, "EPOCHS", 30)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(tmp_path_factory.mktemp("desk"))
+
+
+def balanced(right: Any, names: Any) -> float:
+    return float(np.mean([right[names == name].mean() for name in np.unique(names)]))
+
+
+def test_a_better_backbone_serves_and_is_compared_on_images_that_neither_trained_on(
+    desk: Desk,
+) -> None:
+    record, shown = desk.fit(deeper=True)
+    told = record.deeper
+    assert told is not None
+    assert told.serves
+    assert told.gain.low > 0
+    assert f"{told.gain.mean:+.3f}"[1:].lstrip("0") in shown
+    assert record.backbone.endswith(", fine-tuned")
+    assert "over the frozen backbone (ridge" in shown
+    assert "over the base recipe" not in shown
+    folder = desk.storage / MODELS / "photos" / EXPORTED
+    mine, theirs = (load_outcomes(folder / name).images for name in (OUTCOMES_FILE, BASE_FILE))
+    kept = mine[mine["part"] == "val"].set_index("digest")
+    assert len(kept) == told.kept_out
+    assert "six" in told.not_judged  # its twelve images all train
+    same = theirs.set_index("digest").loc[kept.index]
+    names = kept["label"].to_numpy()
+    ours = balanced((kept["predicted"] == kept["label"]).to_numpy(), names)
+    frozen = balanced((same["predicted"] == same["label"]).to_numpy(), names)
+    assert told.gain.mean == pytest.approx(ours - frozen)
+    model = FittedModel(record)
+    assert set(model.class_names) == set(SIZES)
+    assert model.predict(desk.photos / "zero" / "000.png").class_name in SIZES
+    again, shown = desk.fit(deeper=True)
+    assert "nothing changed" in shown
+    assert again.key == record.key
+    assert desk.versions() == ["1"]
+
+
+def test_the_frozen_backbone_asked_for_afterwards_does_not_take_its_place(desk: Desk) -> None:
+    if not (desk.storage / MODELS).is_dir():
+        desk.fit(deeper=True)
+    record, shown = desk.fit()
+    assert record.deeper is None
+    assert record.promotion is not None
+    assert (record.promotion.promoted, record.promotion.champion) == (False, "1")
+    assert "was refused, version 1 stays champion" in shown
+    assert "--deeper" in shown  # offered, with the time it takes
+    assert "also fine-tune the backbone (about" in shown
+
+
+def test_a_backbone_that_is_no_better_leaves_the_champion_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+    before, _ = desk.fit()
+    monkeypatch.setattr(training_plan, "EPOCHS", 1)
+    record, shown = desk.fit(deeper=True)
+    assert record.deeper is not None
+    assert not record.deeper.serves
+    assert record.deeper.epochs == 1
+    assert "the frozen backbone answers: fine-tuned for 1 epochs it is not better" in shown
+    assert record.key == before.key
+    assert record.backbone == before.backbone
+    assert record.promotion is not None
+    assert (record.promotion.version, record.promotion.promoted) == ("1", True)
+    assert desk.versions() == ["1"]
+    assert "nothing changed" in desk.fit(deeper=True)[1]
+    assert "nothing changed" in desk.fit()[1]
+
+
+def test_a_dry_run_says_what_a_fine_tuning_trains(desk: Desk, tmp_path: Path) -> None:
+    out = io.StringIO()
+    asked = desk.options(deeper=True).model_copy(update={"storage": str(tmp_path)})
+    show_dry_run(asked, Lines(out))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    (training,) = [line for line in lines if "epochs of all of the backbone" in line]
+    assert training.startswith("30 epochs of all of the backbone, on ")
+    assert any(line.startswith("at most ") and "more on this machine" in line for line in lines)
+
+
+def test_without_a_pretrained_backbone_there_is_nothing_to_fine_tune(desk: Desk) -> None:
+    asked = desk.options(deeper=True).model_copy(update={"backbone": "none"})
+    for act in (fit_photos, show_dry_run):
+        with pytest.raises(ConfigError, match="--deeper fine-tunes") as caught:
+            act(asked, Lines(io.StringIO()))
+        assert str(caught.value) == NOTHING_TO_TUNE
