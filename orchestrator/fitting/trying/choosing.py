@@ -164,9 +164,7 @@ def paired_gain(
     drawn = np.concatenate(found)
     ends = _interval(drawn[:, other] - drawn[:, base])
     mean = float(whole[other] - whole[base])
-    return Interval(
-        mean=mean, low=min(ends.low, mean), high=max(ends.high, mean), values=[mean]
-    )
+    return Interval(mean=mean, low=min(ends.low, mean), high=max(ends.high, mean), values=[mean])
 
 
 def _best(found: Floats, base: int) -> Integers:
