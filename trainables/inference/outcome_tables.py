@@ -100,7 +100,8 @@ def outcomes_of(
         classes: Names of the classes that the model knows.
         settings: Bounds of the bands.
         test: Positions of the test images in the source, and the answers to them.
-        train: The same of the training images, answered out of fold; ``None``: they are not.
+        train: The same of the training images, answered out of fold, or of images that were kept
+            out of the training of a network; ``None``: they are not.
         level: False alarm that the threshold was set for.
     """
     images = image_table(
@@ -115,7 +116,8 @@ def outcomes_of(
     if train is None:
         return found
     positions, answers = train
-    return found.with_answers("train", [photos[n].bytes_digest for n in positions], answers)
+    asked = [photos[n].bytes_digest for n in positions]
+    return found.with_answers("train", asked, answers).with_answers("val", asked, answers)
 
 
 def save(outcomes: Outcomes, folder: Path, *, base: bool) -> None:

@@ -45,7 +45,8 @@ class Outcomes(NamedTuple):
     name of its class, empty in the pool; ``group``, the same for images that must not be parted.
     What the model answers: ``predicted``, the class of its largest output, empty where it was not
     asked; the verdict ``known``; ``confidence``; ``probability`` of the predicted class. Answers to
-    training images are out-of-fold.
+    training images are out-of-fold; those to images that validate are there where a network was
+    trained without these.
 
     ``classes`` are all classes that the model can name. ``many_above`` and ``few_below`` bound the
     bands (`trainables.methods.metrics.accuracy.Accuracy`). ``level`` is the false alarm that the
@@ -64,7 +65,7 @@ class Outcomes(NamedTuple):
         """Return the table with answers to images of a part; other images are passed over.
 
         Args:
-            part: ``test``, or ``train`` for out-of-fold answers.
+            part: ``test``; ``train`` for out-of-fold answers; ``val`` for images kept out.
             digests: The images that were asked about, in any order.
             answers: An answer per image.
 

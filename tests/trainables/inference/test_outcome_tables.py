@@ -68,6 +68,22 @@ def test_probabilities_out_of_fold_are_calibrated() -> None:
     assert found.probability.tolist() == [pytest.approx(0.7310586)]  # 1 / (1 + exp(-1))
 
 
+def test_images_that_a_network_was_not_trained_on_have_its_answers() -> None:
+    photos = [photo("ant", "test", "a"), photo("bee", "val", "b"), photo("ant", "train", "c")]
+    arrays = {name: values[:1] for name, values in ARRAYS.items()}
+    inside = OutOfFold(torch.tensor([[0.0, 2.0]]), torch.tensor([0.3]), torch.arange(1))
+    kept = answers_out_of_fold(inside, SCORER, NAMES)
+    found = outcomes_of(
+        photos,
+        NAMES,
+        Evaluate(),
+        test=([0], answers_to_test(arrays, SCORER, NAMES)),
+        train=([1], kept),
+    )
+    rows = found.images.set_index("digest")
+    assert rows["predicted"].to_dict() == {"a": "ant", "b": "bee", "c": ""}
+
+
 def test_answers_are_told_by_digest_whatever_the_order_of_images() -> None:
     photos = [photo("ant", "test", "a"), photo("bee", "train", "b"), photo("bee", "test", "c"),
               photo("ant", "train", "d"), photo("ant", "test", "e")]  # fmt: skip
