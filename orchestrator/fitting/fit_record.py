@@ -120,6 +120,7 @@ class FitRecord(Record):
     report: str = ""
     suspects: dict[str, int] = Field(default_factory=dict)  # part to labels that may be wrong
     suspects_file: str = ""  # their table, if there are any
+    not_doubted: list[str] = Field(default_factory=list)  # classes whose labels can't be doubted
     started: str = ""  # ISO 8601, UTC
 
     def from_here(self, storage: str, folder: Path) -> FitRecord:

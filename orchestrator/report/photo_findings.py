@@ -146,7 +146,8 @@ def suspect_labels(answers: Answers) -> list[Suspect]:
 
     ``t_j`` is the mean probability of class j over the images labelled j. An image labelled i
     counts for the most probable class j with ``p_j >= t_j``; where ``j != i`` its label is suspect.
-    Suspects are in the order of the normalized margin ``p_i - p_j``, ascending.
+    Classes that the model does not tell (`classes_told`) have no suspects, and are none's
+    suggestion. Suspects are in the order of the normalized margin ``p_i - p_j``, ascending.
 
     Source: Northcutt, Jiang, Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset
     Labels", arXiv:1911.00068, equations 1 and 2 and section 3.2 (prune by the confident joint's
@@ -166,13 +167,10 @@ def suspect_labels(answers: Answers) -> list[Suspect]:
     labels, probabilities = answers.labels, answers.probabilities
     if not len(labels):
         return []
-    counts = np.bincount(labels, minlength=probabilities.shape[1])
-    own = probabilities[np.arange(len(labels)), labels]
-    sums = np.bincount(labels, weights=own, minlength=probabilities.shape[1])
-    thresholds = np.where(counts > 0, sums / np.maximum(1, counts), np.inf)
-    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
-    suggested = confident.argmax(1)
-    rows = np.flatnonzero((confident.max(1) >= 0) & (suggested != labels))
+    own, suggested = probabilities[np.arange(len(labels)), labels], _confident(answers)
+    told = classes_told(answers)
+    sound = (suggested >= 0) & told[labels] & told[suggested]
+    rows = np.flatnonzero(sound & (suggested != labels))
     margins = own[rows] - probabilities[rows, suggested[rows]]
     return [
         Suspect(
@@ -184,6 +182,37 @@ def suspect_labels(answers: Answers) -> list[Suspect]:
         )
         for row in rows[np.argsort(margins, kind="stable")]
     ]
+
+
+def classes_told(answers: Answers) -> Array:
+    """Say of which classes the model tells the images, so that it may doubt labels ``[C]`` bool.
+
+    Of the images labelled i that count for a class in `suspect_labels`, half or more count for i. A
+    weak model contradicts most labels, and would be wrong.
+
+    Example:
+        >>> sure = np.array([[0.9, 0.1], [0.1, 0.9], [0.2, 0.8], [0.8, 0.2], [0.7, 0.3]])
+        >>> classes_told(Answers(np.array([0, 0, 1, 1, 1]), sure, "abcde", ["lynx", "ocelot"]))
+        array([ True, False])
+    """
+    labels, found = answers.labels, _confident(answers)
+    number = answers.probabilities.shape[1]
+    asked = np.bincount(labels[found >= 0], minlength=number)
+    agreed = np.bincount(labels[found == labels], minlength=number)
+    told: Array = (asked > 0) & (2 * agreed >= asked)
+    return told
+
+
+def _confident(answers: Answers) -> Array:
+    """Return the class that each image counts for ``[N]``; -1: none is probable enough."""
+    labels, probabilities = answers.labels, answers.probabilities
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    own = probabilities[np.arange(len(labels)), labels]
+    sums = np.bincount(labels, weights=own, minlength=probabilities.shape[1])
+    thresholds = np.where(counts > 0, sums / np.maximum(1, counts), np.inf)
+    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
+    found: Array = np.where(confident.max(1) >= 0, confident.argmax(1), -1)
+    return found
 
 
 def suspects_csv(

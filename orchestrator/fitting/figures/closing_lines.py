@@ -11,6 +11,7 @@ from orchestrator.fitting.progress_lines import duration
 from orchestrator.options import command, remedies
 from orchestrator.registry.verdicts import COMPARISON, summary
 
+SHOWN = 5  # names in a line
 OVERALL = "overall"  # the gate of balanced accuracy
 NO_CHAMPION = "and no version answers yet"
 
@@ -18,13 +19,21 @@ NO_CHAMPION = "and no version answers yet"
 def suspects_lines(record: FitRecord) -> list[str]:
     """Return how many labels may be wrong and where they can be corrected; nothing without any."""
     found = [f"{count:,} {part}" for part, count in record.suspects.items() if count]
+    left = record.not_doubted
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    untold = [
+        f"labels of {', '.join(left[:SHOWN])}{more} are not doubted: the model does not tell these "
+        "classes well enough"
+    ]
+    untold = untold if left else []
     if not found:
-        return []
+        return untold
     total, table = sum(record.suspects.values()), shlex.quote(record.suspects_file)
     what = "label" if total == 1 else "labels"
     return [
         f"{total:,} {what} may be wrong ({', '.join(found)}): correct the column label in "
-        f"{table}, then give the same command --labels {table}"
+        f"{table}, then give the same command --labels {table}",
+        *untold,
     ]
 
 

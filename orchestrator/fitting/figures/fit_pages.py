@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from orchestrator.fitting.fit_record import OUT_OF_FOLD, shown
 from orchestrator.fitting.screen import last_screen
 from orchestrator.locking.sweep_lock import write_file
 from orchestrator.report.fit_page import ClassRow, Heading, write_fit_page
-from orchestrator.report.photo_findings import Suspect, suspects_csv
+from orchestrator.report.photo_findings import Answers, Suspect, classes_told, suspects_csv
 from orchestrator.report.photo_sections import answer_sections, suspect_section, suspects_of
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def write_findings(
         update={
             "report": shown(folder / REPORT),
             "suspects": found,
+            "not_doubted": not_doubted(seen.beside.answers, seen.test.answers),
             "suspects_file": shown(table) if any(found.values()) else "",
         }
     )
@@ -83,6 +86,17 @@ def write_findings(
         recipe=record.recipe,
     )
     return record
+
+
+def not_doubted(*parts: Answers) -> list[str]:
+    """Return the classes with images whose labels the model can't doubt in one of the parts."""
+    found = set()
+    for answers in parts:
+        if len(answers.labels):
+            present = set(answers.labels.tolist())
+            untold = present - set(np.flatnonzero(classes_told(answers)).tolist())
+            found |= {answers.class_names[label] for label in untold}
+    return sorted(found)
 
 
 def _table(suspects: Mapping[str, Sequence[Suspect]], images: PhotoSet) -> str:

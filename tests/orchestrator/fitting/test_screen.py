@@ -8,6 +8,7 @@ from orchestrator.fitting.figures.closing_lines import (
     answers,
     compared_lines,
     next_commands,
+    suspects_lines,
     verdict,
 )
 from orchestrator.fitting.fit_record import (
@@ -315,3 +316,13 @@ def test_a_trained_network_is_judged_by_images_that_were_kept_out() -> None:
     )
     assert "lynx: known, but without a figure, as no image is left to judge by" in lines
     assert not any("base recipe" in line for line in lines)  # nothing was compared
+
+
+def test_classes_whose_labels_can_not_be_doubted_are_one_line() -> None:
+    said = "labels of lynx are not doubted: the model does not tell these classes well enough"
+    assert suspects_lines(RECORD.model_copy(update={"not_doubted": ["lynx"]})) == [said]
+    found = {"suspects": {"train": 2}, "suspects_file": "s.csv", "not_doubted": list("abcdefg")}
+    lines = suspects_lines(RECORD.model_copy(update=found))
+    assert lines[0].startswith("2 labels may be wrong (2 train)")
+    assert lines[1].startswith("labels of a, b, c, d, e and 2 more are not doubted")
+    assert suspects_lines(RECORD) == []

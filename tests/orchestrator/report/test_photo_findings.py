@@ -13,6 +13,7 @@ from orchestrator.report.photo_findings import (
     ClassFigure,
     Confusion,
     Suspect,
+    classes_told,
     confusions,
     nearest_images,
     surest_mistakes,
@@ -110,6 +111,22 @@ def test_planted_wrong_labels_are_the_first_suspects() -> None:
     assert sum(wrong) >= 15  # measured: 17 of 30 in 22 suspects
     assert len(found) <= 30
     assert all(s.suggested == str(truth[int(s.file)]) for s in found[:10])
+
+
+def test_a_model_that_does_not_tell_a_class_doubts_none_of_its_labels() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, 400)
+    chance = generator.dirichlet(np.ones(4), 400)
+    answers = Answers(labels, chance, [str(n) for n in range(400)], NAMES)
+    assert classes_told(answers).tolist() == [False] * 4
+    assert suspect_labels(answers) == []
+    # two classes are told, but for one image each; the other two are taken for each other
+    chance[:] = np.eye(4)[np.array([0, 1, 3, 2])[labels]]
+    first, second = np.flatnonzero(labels == 0)[0], np.flatnonzero(labels == 1)[0]
+    chance[first], chance[second] = np.eye(4)[1], np.eye(4)[2]
+    found = suspect_labels(answers)
+    assert classes_told(answers).tolist() == [True, True, False, False]
+    assert [(s.file, s.label, s.suggested) for s in found] == [(str(first), "lynx", "ocelot")]
 
 
 def test_nothing_is_suspect_where_every_answer_is_right() -> None:
