@@ -129,6 +129,17 @@ def test_closed_form_on_a_frozen_trunk_trains_on_every_image(folder: Path) -> No
     assert found.recipe.rebalance.method.name == "lda"
 
 
+def test_a_frozen_trunk_that_these_images_trained_answers_nothing_out_of_fold(
+    folder: Path,
+) -> None:
+    still = assign(recipe(folder, *FROZEN), {"pretrain.method": "simclr"})
+    assert not still.trunk_tuner().moves
+    assert not answers_out_of_fold(still)
+    frozen = recipe(folder, *FROZEN)
+    assert answers_out_of_fold(frozen)
+    assert answers_out_of_fold(assign(frozen, {"rebalance.method": "tuned"}))  # over closed forms
+
+
 @pytest.mark.parametrize(
     ("method", "why"),
     [
