@@ -123,9 +123,8 @@ def _show_deeper(
 
     each = seconds_per_epoch(plan, found.source, device)
     epochs = epochs_in(options.seconds, each, most=plan.epochs)
-    lines.say(
-        "", f"{epochs} epochs of all of the backbone, on {training_images(plan.images):,} images"
-    )
+    images = training_images(plan.images)
+    lines.say("", f"{epochs} epochs of the last blocks of the backbone, on {images:,} images")
     if plan.rehearses:
         lines.say("", f"if that is better, as many without {', '.join(plan.new)}, to rehearse")
     lines.say("", f"at most {duration(epochs * each)} more on this machine")

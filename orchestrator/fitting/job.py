@@ -129,7 +129,7 @@ class FitJob:
             fitted = fitted._replace(deeper_seconds=self._deeper_seconds(found, backbone))
         else:
             deeper = DeeperJob(self.options, self.lines, self.folder, began=self._began)
-            fitted = deeper.run(fitted, plan)
+            fitted = deeper.run(fitted, plan, backbone)
         return serve_fitted(fitted, self.options, self.folder, began=self._began)
 
     def _deeper_seconds(self, found: Found, backbone: FrozenBackbone) -> float:

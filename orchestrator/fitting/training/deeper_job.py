@@ -14,7 +14,7 @@ from orchestrator.fitting.figures.source_photos import photos_of_source
 from orchestrator.fitting.fit_record import Deeper, Search
 from orchestrator.fitting.progress_lines import duration
 from orchestrator.fitting.service import Fitted, Tried, photos_of
-from orchestrator.fitting.training.deeper import WORDS
+from orchestrator.fitting.training.deeper import WORDS, trained_blocks
 from orchestrator.fitting.training.network_job import TABLE, NetworkJob, Trained
 from orchestrator.fitting.trying.answer_table import AnswerTable
 from orchestrator.fitting.trying.choosing import Answered, Choice, choose, paired_gain
@@ -24,6 +24,7 @@ from trainables.inference.reference import reference_of
 from trainables.settings import assign
 
 if TYPE_CHECKING:
+    from orchestrator.fitting.backbone import FrozenBackbone
     from orchestrator.fitting.fit_options import FitOptions
     from orchestrator.fitting.photo_folder import Found
     from orchestrator.fitting.progress_lines import Lines
@@ -48,7 +49,7 @@ class DeeperJob:
         self.options, self.lines, self.folder = options, lines, folder
         self._job = NetworkJob(options, lines, folder, began=began)
 
-    def run(self, frozen: Fitted, plan: TrainingPlan) -> Fitted:
+    def run(self, frozen: Fitted, plan: TrainingPlan, backbone: FrozenBackbone) -> Fitted:
         """Return what serves: the fine-tuned backbone if it is better beyond noise.
 
         They are compared, paired, on the images that are kept out of the fine-tuning; of those the
@@ -57,10 +58,16 @@ class DeeperJob:
         Args:
             frozen: What the fit with the frozen backbone chose.
             plan: What will be trained.
+            backbone: Where the training starts.
         """
         found, pace, recipe = self._job.prepare(plan, frozen.found, frozen.key)
         took = duration(pace.seconds)
-        self.lines.say("deeper", f"all of the backbone, {pace.epochs} epochs; at most {took} here")
+        tuned, number = trained_blocks(backbone)
+        self.lines.say(
+            "deeper",
+            f"the last {tuned} of {number} blocks of the backbone, {pace.epochs} epochs; at most "
+            f"{took} here",
+        )
         trained = self._job.train(recipe, "deeper")
         kept = trained.views.validation_known
         answered = self._answered(frozen, found, recipe, trained)

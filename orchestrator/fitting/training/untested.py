@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from trainables.data.shots.remarks import untested_classes
 if TYPE_CHECKING:
     from orchestrator.fitting.fit_record import Photos
     from trainables.data.shots.photo_set import PhotoSet
+
+
+KEPT_OUT = "{their} figures are of images kept out of the training"
 
 
 def with_untested(photos: Photos, images: PhotoSet, *, trained_at: float | None) -> Photos:
@@ -23,10 +27,22 @@ def with_untested(photos: Photos, images: PhotoSet, *, trained_at: float | None)
             alarm: nothing answers out of fold, but some images may stay out of the training.
             ``None``: the features are those of a frozen backbone.
     """
-    judged = None if trained_at is None else _kept_out(images, trained_at)
+    if trained_at is None:
+        judged, how = _of_several_shots(images), "{they} all train, {their} figures are out-of-fold"
+    else:
+        judged, how = _kept_out(images, trained_at), KEPT_OUT
     found = untested_classes(images.photos, own_test="test" in images.own_parts)
-    remarks = [line for reason, names in found.items() for line in _lines(names, reason, judged)]
+    remarks = [
+        line for reason, names in found.items() for line in _lines(names, reason, judged, how)
+    ]
     return photos.model_copy(update={"remarks": [*photos.remarks, *remarks]})
+
+
+def _of_several_shots(images: PhotoSet) -> frozenset[str]:
+    """Return the classes of which a fit without an image's shot still has another one."""
+    shots = {(photo.class_name, photo.group) for photo in images.photos if photo.part == "train"}
+    count = Counter(name for name, _ in shots)
+    return frozenset(name for name, number in count.items() if number > 1)
 
 
 def _kept_out(images: PhotoSet, level: float) -> frozenset[str]:
@@ -37,11 +53,9 @@ def _kept_out(images: PhotoSet, level: float) -> frozenset[str]:
     return frozenset(photo.class_name for photo in photos if photo.part == "val")
 
 
-def _lines(names: Sequence[str], reason: str, judged: frozenset[str] | None) -> list[str]:
-    if judged is None:
-        return [_line(names, reason, "{they} all train, {their} figures are out-of-fold")]
+def _lines(names: Sequence[str], reason: str, judged: frozenset[str], how: str) -> list[str]:
     ends = {
-        "{their} figures are of images kept out of the training": judged.intersection(names),
+        how: judged.intersection(names),
         "{they} all train, and {have} no figure": set(names) - judged,
     }
     return [_line(sorted(some_of), reason, end) for end, some_of in ends.items() if some_of]

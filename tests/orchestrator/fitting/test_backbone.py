@@ -25,7 +25,8 @@ def test_a_folder_and_a_file_beside_its_config(tmp_path: Path) -> None:
     file = folder / "model.safetensors"
     found = choose_backbone(str(file), gpu=False)
     assert found.title == "test_efficientnet"
-    assert found.settings["pretrain.method"] == {"pretrained": {"checkpoint": str(file)}}
+    checkpoint = str(file.resolve())
+    assert found.settings["pretrain.method"] == {"pretrained": {"checkpoint": checkpoint}}
     assert choose_backbone(f"resnet18={file}", gpu=False).title == "resnet18"
 
 

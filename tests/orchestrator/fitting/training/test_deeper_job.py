@@ -161,8 +161,8 @@ def test_a_dry_run_says_what_a_fine_tuning_trains(desk: Desk, tmp_path: Path) ->
     asked = desk.options(deeper=True).model_copy(update={"storage": str(tmp_path)})
     show_dry_run(asked, Lines(out))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
-    (training,) = [line for line in lines if "epochs of all of the backbone" in line]
-    assert training.startswith("30 epochs of all of the backbone, on ")
+    (training,) = [line for line in lines if "epochs of the last blocks" in line]
+    assert training.startswith("30 epochs of the last blocks of the backbone, on ")
     assert any(line.startswith("at most ") and "more on this machine" in line for line in lines)
 
 

@@ -33,6 +33,15 @@ def said(images: PhotoSet, trained_at: float | None) -> list[str]:
     return found.remarks[1:]
 
 
+def test_a_class_of_one_shot_has_no_figure() -> None:
+    images = photos({"cat": 60, "dog": 24, "fox": 3, "owl": 1})
+    burst = [p._replace(group="one") if p.class_name == "fox" else p for p in images.photos]
+    assert said(images._replace(photos=burst), None) == [
+        "dog has under 25 images: it all trains, its figures are out-of-fold",
+        "fox, owl have under 25 images: they all train, and have no figure",
+    ]
+
+
 def test_of_a_frozen_backbone_figures_are_out_of_fold() -> None:
     images = photos({"cat": 60, "dog": 24, "fox": 3, "lynx": 30})
     assert said(images, None) == [
