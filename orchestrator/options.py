@@ -16,6 +16,7 @@ from trainables.data.source_names import TABLE, own_kind
 from trainables.errors import ConfigError, short
 
 DEFAULT_STORAGE, DEFAULT_MODEL = "runs", "longtail"
+EXPORTED = "served"  # a folder in that of a model of `fit`: the model that answers
 MODELS, LEDGER = "models", "splits.jsonl"  # a folder of the storage, a file for each model in it
 LONGEST_NAME = 255  # bytes, in file systems
 MOST_BYTES = 200  # of a name: file systems allow 255, and names get endings

@@ -13,7 +13,7 @@ from orchestrator.fitting.progress_lines import duration
 from orchestrator.fitting.screen import photos_lines
 from orchestrator.fitting.threshold_images import require_threshold
 from orchestrator.fitting.training.untested import with_untested
-from orchestrator.options import LEDGER, local_folder
+from orchestrator.options import EXPORTED, LEDGER, local_folder
 from trainables.data.shots.look import CONTENTS
 from trainables.errors import ConfigError
 
@@ -132,7 +132,6 @@ def _show_deeper(
 
 def count_new(found: Found, folder: Path) -> int:
     """Return how many photos no earlier fit of this model has seen."""
-    from orchestrator.fitting.service import EXPORTED
     from trainables.inference.outcomes import OUTCOMES_FILE, load_outcomes
 
     table = folder / EXPORTED / OUTCOMES_FILE

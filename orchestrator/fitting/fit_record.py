@@ -78,6 +78,17 @@ class Deeper(Record):
     not_judged: list[str] = Field(default_factory=list)  # classes without an image kept out
 
 
+class Loose(Record):
+    """What images of no class look like to the model."""
+
+    key: str  # of the model and of the files
+    images: int
+    asked: int  # all of them, or every n-th
+    known: dict[str, int]  # class to images that are taken for it, largest first
+    unknown: int
+    unreadable: int = 0
+
+
 class Figures(Record):
     """How good the model that answers is; of which images, ``origin`` says."""
 
@@ -114,6 +125,7 @@ class FitRecord(Record):
     recipe: dict[str, Any]
     promotion: PromotionRecord | None = None
     deeper: Deeper | None = None
+    loose: Loose | None = None
     asked: str = ""  # the command, see `FitOptions.words`
     deeper_seconds: float = 0.0  # that a fine-tuning would take here; 0: there can be none
     seconds: float = 0.0

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.fitting.fit_record import FitRecord
-from orchestrator.fitting.service import EXPORTED
 from orchestrator.fitting.start import fit_photos
-from orchestrator.options import folder_of_model
+from orchestrator.options import EXPORTED, folder_of_model
 from trainables.errors import ConfigError, short
 
 if TYPE_CHECKING:

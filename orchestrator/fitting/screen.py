@@ -58,7 +58,8 @@ def photos_lines(photos: Photos) -> list[Line]:
         lines.append(("left out", "; ".join(parts)))
     lines.append(("", parts_in_words(photos)))
     if photos.loose:
-        lines.append(("no class", f"{len(photos.loose):,} images ({some(photos.loose)}): not used"))
+        text = f"{len(photos.loose):,} images ({some(photos.loose)}): none trains or tests"
+        lines.append(("no class", text))
     lines += [("" if n else "look at", text) for n, text in enumerate(photos.remarks)]
     return lines
 

@@ -24,6 +24,7 @@ from orchestrator.fitting.photo_folder import TABLE, Found
 from orchestrator.fitting.rehearsing import FILE
 from orchestrator.fitting.trying.answer_table import AnswerTable, logits_out_of_fold
 from orchestrator.fitting.trying.choosing import Choice
+from orchestrator.options import EXPORTED
 from trainables.features.predict import predict_logits
 from trainables.inference.card import describe_model, read_card
 from trainables.inference.expected_prior import expected_prior
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from trainables.inference.outcomes import Outcomes
     from trainables.methods.rebalancers import Rebalancer
     from trainables.rehearsal.outcome import Rehearsal
-
-EXPORTED = "served"
 
 
 class Tried(NamedTuple):

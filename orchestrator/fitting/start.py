@@ -14,7 +14,7 @@ from orchestrator.fitting.fit_record import FitRecord, load_fit
 from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.screen import last_screen, photos_lines
 from orchestrator.fitting.training.untested import with_untested
-from orchestrator.options import folder_of_model, local_folder
+from orchestrator.options import EXPORTED, folder_of_model, local_folder
 from trainables.data.source_names import PRIOR_FILE
 from trainables.errors import ConfigError
 from trainables.keys import code_digest, file_digest
@@ -74,11 +74,27 @@ def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
 
         load_deferred()
         record = FitJob(options, lines, folder).run(found, key)
+    record = _with_loose(record, found, lines, folder)
     record = record.model_copy(update={"asked": options.words})
     example = _example(found, options.photos)
     for text in last_screen(record, example):
         lines.plain(text)
     return record
+
+
+def _with_loose(record: FitRecord, found: Found, lines: Lines, folder: Path) -> FitRecord:
+    """Return the record with what images of no class look like, which is said and saved."""
+    from orchestrator.fitting.loose_photos import look_at_loose, loose_line
+
+    def progress(done: int, total: int) -> None:
+        lines.step("no class", f"{total:,} images", done, total)
+
+    told = look_at_loose(record, found.images.loose, folder / EXPORTED, progress)
+    if told != record:
+        told.save(folder)
+    if told.loose is not None:
+        lines.say("no class", loose_line(told.loose))
+    return told
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def test_the_photos() -> None:
             "1,300 images in 900 shots, each whole in one part: 1,040 train, 260 test; pets/ has "
             "no test part of its own",
         ),
-        ("no class", "1 images (odd.jpg): not used"),
+        ("no class", "1 images (odd.jpg): none trains or tests"),
         ("look at", PHOTOS.remarks[0]),
     ]
 

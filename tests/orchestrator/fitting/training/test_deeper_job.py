@@ -15,11 +15,10 @@ from orchestrator.fitting.fit_options import FitOptions
 from orchestrator.fitting.fit_record import FitRecord
 from orchestrator.fitting.fitted_model import FittedModel
 from orchestrator.fitting.progress_lines import Lines
-from orchestrator.fitting.service import EXPORTED
 from orchestrator.fitting.start import fit_photos, show_dry_run
 from orchestrator.fitting.training import training_plan
 from orchestrator.fitting.training.deeper import NOTHING_TO_TUNE
-from orchestrator.options import MODELS
+from orchestrator.options import EXPORTED, MODELS
 from orchestrator.registry.versions import Registry
 from orchestrator.tracking.mlflow_client import tracking_uri
 from tests.helpers.small_fit import NAMES, few_variants, write_weights
