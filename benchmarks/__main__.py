@@ -126,13 +126,15 @@ def page() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name in names():
-        file = ROWS / f"{name}.jsonl"
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        files = [folder / f"{name}.jsonl" for folder in (ROWS, KEPT)]
+        text = next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
         rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         for row in (row for row in rows if "ratio" in row):
             *start, reached = cells(row)
             plain = {"[green]yes[/]": "yes", "[red]no[/]": "**no**"}.get(reached, reached)
-            measured = f"{row.get('commit', '')} {row.get('date', '')}".strip() or "not recorded"
+            when = f"{row.get('commit', '')} {row.get('date', '')}".strip() or "not recorded"
+            busy = "busy" if "load" in row else ""  # other programs had the cores too
+            measured = ", ".join(part for part in (when, row.get("cpu", ""), busy) if part)
             lines.append(f"| {' | '.join(start)} | {plain} | {measured} |")
         if not any("ratio" in row for row in rows):
             lines.append(f"| {name} | | not measured | | | | |")

@@ -96,9 +96,16 @@ def test_the_page_has_a_line_for_every_benchmark_and_says_what_was_not_measured(
     row = {**printed(capsys), "commit": "abc", "date": "2026-01-02"}
     (tmp_path / "heads.jsonl").write_text(json.dumps(row), encoding="utf-8")
     monkeypatch.setattr(table, "ROWS", tmp_path)
+    monkeypatch.setattr(table, "KEPT", tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    older = {**row, "benchmark": "fit/one", "cpu": "a processor", "load": "others"}
+    for name in ("heads", "fit"):  # of heads there are newer rows
+        (tmp_path / "kept" / f"{name}.jsonl").write_text(json.dumps(older), encoding="utf-8")
     lines = table.page().splitlines()
+    told = "| fit/one | loop | 30 | none | ours 1.0, loop 1.0 | no goal "
+    assert lines.count(f"{told}| abc 2026-01-02, a processor, busy |") == 1
     assert "| heads/one | loop | 30 | 15 | ours 1.0, loop 1.0 | yes | abc 2026-01-02 |" in lines
-    for name in set(table.names()) - {"heads"}:
+    for name in set(table.names()) - {"heads", "fit"}:
         assert f"| {name} | | not measured | | | | |" in lines
 
 
