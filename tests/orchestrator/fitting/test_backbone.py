@@ -38,7 +38,8 @@ def test_the_usual_one_comes_from_the_installed_package_where_no_cache_has_it(
     assert file is not None
     found = choose_backbone("", gpu=False)
     assert found.settings["pretrain.backbone"] == "tf_efficientnet_lite0"
-    assert found.settings["pretrain.method"] == {"pretrained": {"checkpoint": str(file)}}
+    checkpoint = str(file.resolve())
+    assert found.settings["pretrain.method"] == {"pretrained": {"checkpoint": checkpoint}}
     assert found.notice == ""
 
 
