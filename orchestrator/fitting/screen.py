@@ -214,9 +214,10 @@ def deeper_line(told: Deeper) -> str:
     """Return what the fine-tuning gained over the frozen backbone, and which of the two answers."""
     where = f"paired, on {told.kept_out:,} images kept out of its training"
     if not told.serves:
+        epochs = "an epoch" if told.epochs == 1 else f"{told.epochs} epochs"
         return (
-            f"the frozen backbone answers: fine-tuned for {told.epochs} epochs it is not better "
-            f"beyond noise, {signed(told.gain)}, {where}"
+            f"the frozen backbone answers: fine-tuned for {epochs} it is not better beyond noise, "
+            f"{signed(told.gain)}, {where}"
         )
     blind = f" ({some(told.not_judged, 5)}: none)" if told.not_judged else ""
     return f"{signed(told.gain)} over the frozen backbone ({told.frozen}), {where}{blind}"

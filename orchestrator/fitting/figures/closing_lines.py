@@ -85,7 +85,8 @@ def next_commands(record: FitRecord, example: Path | None) -> list[str]:
         (command("promote list", **told), "versions and their figures"),
     ]
     if record.deeper is None and record.deeper_seconds and record.asked:
-        took = duration(record.deeper_seconds)
+        minutes = round(record.deeper_seconds / 60)
+        took = f"{minutes:,} min" if minutes > 1 else duration(record.deeper_seconds)
         deeper = command(f"{record.asked} --deeper", **told)
         lines.insert(0, (deeper, f"also fine-tune the backbone (about {took} here)"))
     for remedy in remedies(record.promotion, record.storage):

@@ -1,5 +1,6 @@
 """The lines of a fit: parts sum up, names in place of indices, intervals, commands that run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from orchestrator.fitting.figures.closing_lines import (
 from orchestrator.fitting.fit_record import (
     OWN_VALIDATION,
     ClassCount,
+    Deeper,
     Figures,
     FitRecord,
     Photos,
@@ -239,6 +241,47 @@ def test_the_screen_says_for_how_many_classes_the_pool_shows_one_cluster() -> No
     assert list(found_lines(told._replace(turns=none))) == []
     unasked = [turn._replace(found={}) for turn in few.turns]
     assert list(found_lines(told._replace(turns=unasked))) == []
+
+
+def test_which_backbone_answers_is_said_once_with_what_the_frozen_one_noticed() -> None:
+    told = Deeper(
+        epochs=10,
+        kept_out=341,
+        gain=Interval(mean=0.031, low=0.01, high=0.052, values=[0.031]),
+        serves=True,
+        frozen="ridge, logit-adjusted",
+        new=["lynx", "ocelot"],
+        frozen_noticed=0.86,
+        not_judged=["fox"],
+    )
+    turns = [Turn("lynx", 40, {0.05: 0.5}, 0.9, [("tabby", 0.5)], {}, together=("ocelot",))]
+    rehearsal = json.loads(Rehearsal(turns, [], (0.05,), 0.05, frozenset(), 0.1, "").to_json())
+    lines = list(headline(RECORD.model_copy(update={"deeper": told, "rehearsal": rehearsal})))
+    gain = (
+        "+.031 [+.010, +.052] over the frozen backbone (ridge, logit-adjusted), paired, on 341 "
+        "images kept out of its training (fox: none)"
+    )
+    assert lines[2] == gain
+    assert not any("over the base recipe" in line for line in lines)
+    noticed = "the frozen backbone noticed 86 % of the images of these 2 classes, each new alone"
+    assert lines[-1].strip() == noticed
+    lost = told.model_copy(update={"serves": False})
+    lines = list(headline(RECORD.model_copy(update={"deeper": lost, "rehearsal": rehearsal})))
+    assert lines[2].startswith("+.069 [+.041, +.097] over the base recipe")
+    assert lines[3] == (
+        "the frozen backbone answers: fine-tuned for 10 epochs it is not better beyond noise, "
+        "+.031 [+.010, +.052], paired, on 341 images kept out of its training"
+    )
+    assert not any("the frozen backbone noticed" in line for line in lines)
+
+
+def test_a_fine_tuning_is_offered_once_with_its_time() -> None:
+    offered = RECORD.model_copy(update={"asked": "fit 'my pets'", "deeper_seconds": 840.0})
+    words, _, what = next_commands(offered, None)[0].partition("   ")
+    assert words == "orchestrator fit 'my pets' --deeper --storage 'my runs' --model pets"
+    assert what.strip() == "also fine-tune the backbone (about 14 min here)"
+    impossible = offered.model_copy(update={"deeper_seconds": 0.0})
+    assert not any("--deeper" in line for line in next_commands(impossible, None))
 
 
 def test_a_later_version_says_what_was_compared() -> None:

@@ -145,7 +145,7 @@ def test_a_backbone_that_is_no_better_leaves_the_champion_as_it_is(
     assert record.deeper is not None
     assert not record.deeper.serves
     assert record.deeper.epochs == 1
-    assert "the frozen backbone answers: fine-tuned for 1 epochs it is not better" in shown
+    assert "the frozen backbone answers: fine-tuned for an epoch it is not better" in shown
     assert record.key == before.key
     assert record.backbone == before.backbone
     assert record.promotion is not None
