@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,6 +145,26 @@ def test_a_turn_is_a_service_that_was_never_told_of_the_class(
             NAMES[c]: float((kept == c).sum()) / len(served.sure) for c in kept.unique().tolist()
         }
         assert dict(turn.taken_for) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rebalancer", ["lda", "ridge"])
+def test_a_class_of_one_image_sets_no_threshold_of_a_turn(
+    rebalancer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its only answer out of fold is by a fit without the class, so it looks like a new one."""
+    monkeypatch.setattr(sys.modules[__name__], "COUNTS", torch.tensor([60, 40, 30, 20, 1]))
+    features, labels = drawn()
+    features[-1] = 30.0  # far from all others
+    methods, prior = tail(rebalancer, "msp"), torch.full((5,), 0.2)
+    found = play(methods, features, labels, prior=prior)
+    assert [turn.class_name for turn in found.turns][:4] == NAMES[:4]
+    for new, turn in enumerate(found.turns[:4]):
+        service = by_hand(methods, features, labels, new, 0.05, prior)
+        assert turn.noticed[0.05] == pytest.approx(float(service.unknown.double().mean()), abs=1e-6)
+        inside = service.inside[:-1]  # without the image of the class that is one
+        truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(service.sure))])
+        auroc = roc_auc_score(truth, torch.cat([inside, service.sure]))
+        assert turn.auroc == pytest.approx(auroc, abs=1e-6)
 
 
 def pairs(center: float, gaps: list[float]) -> list[float]:
