@@ -3,6 +3,6 @@
 `start` begins (`fit_options`, `photo_folder`, `threshold_images`, `dry_run`), `job` searches
 (`backbone`, `recipe`, the folder `trying`; `rehearsing`) or trains a network (the folder
 `training`), `service` makes the model that answers (the folder `figures`; `registering` in MLflow,
-and gates), `loose_photos` looks at images of no class. `fit_record` is what is kept, `screen` and
-`progress_lines` show it; `fitted_model` is `orchestrator.fit`.
+and gates). `fit_record` is what is kept, `screen` and `progress_lines` show it; `fitted_model` is
+`orchestrator.fit`.
 """

@@ -84,7 +84,7 @@ def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
 
 def _with_loose(record: FitRecord, found: Found, lines: Lines, folder: Path) -> FitRecord:
     """Return the record with what images of no class look like, which is said and saved."""
-    from orchestrator.fitting.loose_photos import look_at_loose, loose_line
+    from orchestrator.fitting.figures.loose_photos import look_at_loose, loose_line
 
     def progress(done: int, total: int) -> None:
         lines.step("no class", f"{total:,} images", done, total)

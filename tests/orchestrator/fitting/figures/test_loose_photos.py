@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from orchestrator.fitting import job as fit_job
+from orchestrator.fitting.figures.loose_photos import look_at_loose, loose_line
 from orchestrator.fitting.fit_options import FitOptions
 from orchestrator.fitting.fit_record import FitRecord, Loose, load_fit
 from orchestrator.fitting.fitted_model import FittedModel
-from orchestrator.fitting.loose_photos import look_at_loose, loose_line
 from orchestrator.fitting.progress_lines import Lines
 from orchestrator.fitting.start import fit_photos
 from orchestrator.options import folder_of_model
