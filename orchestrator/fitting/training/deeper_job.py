@@ -25,29 +25,17 @@ from trainables.settings import assign
 
 if TYPE_CHECKING:
     from orchestrator.fitting.backbone import FrozenBackbone
-    from orchestrator.fitting.fit_options import FitOptions
     from orchestrator.fitting.photo_folder import Found
-    from orchestrator.fitting.progress_lines import Lines
     from orchestrator.fitting.training.training_plan import TrainingPlan
     from trainables.artifacts import LabelledView
     from trainables.experiment import Experiment
+    from trainables.rehearsal.outcome import Rehearsal
 
 FROZEN = 0  # of the two that are compared
 
 
-class DeeperJob:
-    """Fine-tunes the backbone of a fit, and compares it with the frozen one.
-
-    Args:
-        options: What was asked for.
-        lines: Where progress is shown.
-        folder: Folder of the model.
-        began: When the fit began, by ``time.monotonic``.
-    """
-
-    def __init__(self, options: FitOptions, lines: Lines, folder: Path, *, began: float) -> None:
-        self.options, self.lines, self.folder = options, lines, folder
-        self._job = NetworkJob(options, lines, folder, began=began)
+class DeeperJob(NetworkJob):
+    """Fine-tunes the backbone of a fit, and compares it with the frozen one; see `NetworkJob`."""
 
     def run(self, frozen: Fitted, plan: TrainingPlan, backbone: FrozenBackbone) -> Fitted:
         """Return what serves: the fine-tuned backbone if it is better beyond noise.
@@ -60,7 +48,7 @@ class DeeperJob:
             plan: What will be trained.
             backbone: Where the training starts.
         """
-        found, pace, recipe = self._job.prepare(plan, frozen.found, frozen.key)
+        found, pace, recipe = self.prepare(plan, frozen.found, frozen.key)
         took = duration(pace.seconds)
         tuned, number = trained_blocks(backbone)
         self.lines.say(
@@ -68,7 +56,7 @@ class DeeperJob:
             f"the last {tuned} of {number} blocks of the backbone, {pace.epochs} epochs; at most "
             f"{took} here",
         )
-        trained = self._job.train(recipe, "deeper")
+        trained = self.train(recipe, "deeper")
         kept = trained.views.validation_known
         answered = self._answered(frozen, found, recipe, trained)
         metric = self.options.metric
@@ -81,7 +69,7 @@ class DeeperJob:
             serves=gain.low > 0,
             frozen=frozen.tried.search.served,
             new=plan.new,
-            frozen_noticed=noticed_of(frozen, plan.new),
+            frozen_noticed=noticed_of(frozen.rehearsal, plan.new),
             not_judged=[n for label, n in enumerate(names) if label not in set(kept.labels)],
         )
         if not told.serves:
@@ -120,9 +108,9 @@ class DeeperJob:
     ) -> Fitted:
         """Rehearse the fine-tuned backbone, and return it as what serves."""
         views = trained.views
-        rehearsed = self._job.rehearse(recipe, views, plan, met=frozen.rehearsal.met)
+        rehearsed = self.rehearse(recipe, views, plan, met=frozen.rehearsal.met)
         recipe = assign(recipe, {"score.method": rehearsed.score})
-        outcome = self._job.execute(recipe, "deeper")
+        outcome = self.execute(recipe, "deeper")
         before = frozen.tried.search
         search = Search(
             variants=before.variants + 1,
@@ -177,9 +165,8 @@ def was_right(frozen: Fitted, folder: Path) -> dict[Path, bool]:
     return dict(zip(files, right.tolist(), strict=True))
 
 
-def noticed_of(frozen: Fitted, new: list[str]) -> float | None:
-    """Return the mean share of images that the frozen backbone noticed of some classes."""
-    rehearsal = frozen.rehearsal
+def noticed_of(rehearsal: Rehearsal, new: list[str]) -> float | None:
+    """Return the mean share of images that were noticed of some classes."""
     rates = [turn.noticed[rehearsal.served] for turn in rehearsal.turns if turn.class_name in new]
     return float(np.mean(rates)) if rates else None
 

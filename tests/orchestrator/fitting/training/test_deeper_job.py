@@ -18,12 +18,14 @@ from orchestrator.fitting.progress_lines import Lines
 from orchestrator.fitting.start import fit_photos, show_dry_run
 from orchestrator.fitting.training import training_plan
 from orchestrator.fitting.training.deeper import NOTHING_TO_TUNE
+from orchestrator.fitting.training.deeper_job import noticed_of
 from orchestrator.options import EXPORTED, MODELS
 from orchestrator.registry.versions import Registry
 from orchestrator.tracking.mlflow_client import tracking_uri
 from tests.helpers.small_fit import NAMES, few_variants, write_weights
 from trainables.errors import ConfigError
 from trainables.inference.outcomes import BASE_FILE, OUTCOMES_FILE, load_outcomes
+from trainables.rehearsal.outcome import Rehearsal, Turn
 
 pytestmark = [
     pytest.mark.slow,
@@ -171,3 +173,13 @@ def test_without_a_pretrained_backbone_there_is_nothing_to_fine_tune(desk: Desk)
         with pytest.raises(ConfigError, match="--deeper fine-tunes") as caught:
             act(asked, Lines(io.StringIO()))
         assert str(caught.value) == NOTHING_TO_TUNE
+
+
+def test_the_frozen_rate_is_that_of_the_fold_alone() -> None:
+    turns = [
+        Turn(name, 10, {0.01: 0.1, 0.05: rate}, 0.9, [], {})
+        for name, rate in (("lynx", 0.25), ("tabby", 1.0), ("ocelot", 0.75))
+    ]
+    rehearsal = Rehearsal(turns, [], (0.01, 0.05), 0.05, frozenset(), 0.1, "")
+    assert noticed_of(rehearsal, ["lynx", "ocelot", "serval"]) == 0.5
+    assert noticed_of(rehearsal, ["serval"]) is None
