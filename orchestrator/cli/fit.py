@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import Storage
+from orchestrator.cli.options import Storage, given_model_name, not_empty
 
 if TYPE_CHECKING:
     from orchestrator.fitting.fit_options import FitOptions
@@ -17,11 +17,15 @@ INTERRUPTED = 130
 
 
 def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads them)
-    photos: Annotated[Path, typer.Argument(help="Folder with one folder of images per class.")],
+    photos: Annotated[
+        str,
+        typer.Argument(help="Folder with one folder of images per class.", callback=not_empty),
+    ],
     backbone: Annotated[
         str,
         typer.Option(
-            help="A name of timm, a folder or file of weights, NAME=FILE, or none: train one."
+            help="A name of timm, a folder or file of weights, NAME=FILE, or none: train one.",
+            callback=not_empty,
         ),
     ] = "",
     deeper: Annotated[
@@ -40,14 +44,22 @@ def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads th
     ] = 0.05,
     time: Annotated[
         str,
-        typer.Option(metavar="TIME", help="Begin nothing new after it, and train no longer: 20m."),
+        typer.Option(
+            metavar="TIME",
+            help="Begin nothing new after it, and train no longer: 20m.",
+            callback=not_empty,
+        ),
     ] = "",
     groups: Annotated[
         str,
-        typer.Option(help="Images that belong together: a table of path and group, or a pattern."),
+        typer.Option(
+            help="Images that belong together: a table of path and group, or a pattern.",
+            callback=not_empty,
+        ),
     ] = "",
     labels: Annotated[
-        Path | None, typer.Option(help="Table of path and label that corrects labels.")
+        str | None,
+        typer.Option(help="Table of path and label that corrects labels.", callback=not_empty),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the photos and what would run; run nothing.")
@@ -56,7 +68,10 @@ def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads th
         bool, typer.Option("--json", help="Print the result as JSON, all else on stderr.")
     ] = False,
     model: Annotated[
-        str, typer.Option(help="Name of the registered model; default the folder's.")
+        str,
+        typer.Option(
+            help="Name of the registered model; default the folder's.", callback=given_model_name
+        ),
     ] = "",
     storage: Storage = "runs",
 ) -> None:
@@ -67,7 +82,7 @@ def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads th
     from orchestrator.fitting.fit_options import FitOptions, parse_seconds
 
     options = FitOptions(
-        photos=photos,
+        photos=Path(photos),
         backbone=backbone,
         deeper=deeper,
         seconds=parse_seconds(time) if time else None,
@@ -75,7 +90,7 @@ def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads th
         expect=expect,
         false_alarm=false_alarm,
         groups=groups,
-        labels=labels,
+        labels=Path(labels) if labels else None,
         model=model,
         storage=storage,
     )

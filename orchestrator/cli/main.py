@@ -25,6 +25,7 @@ from orchestrator.cli.options import (
     Sets,
     Storage,
     examples,
+    not_empty,
     with_former,
 )
 from orchestrator.cli.tables import reproduce
@@ -70,7 +71,9 @@ def sweep(  # noqa: PLR0913  (one parameter per option: that is how typer reads 
     experiment: ExperimentFile = DIGITS,
     sets: Sets = None,
     space: Annotated[str, typer.Option(help="Search space; see `orchestrator spaces`.")] = "full",
-    name: Annotated[str, typer.Option(help="Name; that of an old sweep resumes it.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name; that of an old sweep resumes it.", callback=not_empty)
+    ] = "",
     trials: Annotated[int, typer.Option(help="How many recipes to try.")] = 24,
     storage: Storage = "runs",
     concurrency: Annotated[
@@ -106,7 +109,8 @@ def sweep(  # noqa: PLR0913  (one parameter per option: that is how typer reads 
     promote: Annotated[bool, typer.Option(help="Register the winner and ask the gates.")] = True,
     gates: Gates = None,
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster; default a running one, else one here.")
+        str | None,
+        typer.Option(help="Ray cluster; default a running one, else one here.", callback=not_empty),
     ] = None,
 ) -> None:
     """Find the best recipe, retrain finalists, promote the winner.

@@ -36,6 +36,40 @@ def optional_model_name(name: str | None) -> str | None:
     return None if name is None else _model_name(name)
 
 
+def _is_given(context: typer.Context, parameter: typer.CallbackParam) -> bool:
+    source = context.get_parameter_source(str(parameter.name))
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def not_empty(
+    context: typer.Context, parameter: typer.CallbackParam, text: str | None
+) -> str | None:
+    """Refuse an empty text that was typed: a shell makes it of a variable that is not set.
+
+    Left out, such an option has a meaning of its own, which nobody who types a value asks for; an
+    empty path would be the working folder.
+
+    Raises:
+        ConfigError: The option or argument was given an empty text.
+    """
+    from trainables.errors import ConfigError
+
+    if text is not None and not text.strip() and _is_given(context, parameter):
+        option = parameter.opts[0]
+        remedy = "; leave it out for its default" if option.startswith("-") else ""
+        raise ConfigError(f"{option}: must not be empty{remedy}")
+    return text
+
+
+def given_model_name(context: typer.Context, parameter: typer.CallbackParam, name: str) -> str:
+    """Check the name of a registered model unless the option was left out.
+
+    Raises:
+        ConfigError: The name is not allowed.
+    """
+    return _model_name(name) if _is_given(context, parameter) else name
+
+
 ChosenModel = Annotated[
     str | None,
     typer.Option(
@@ -46,7 +80,7 @@ Model = Annotated[
     str,
     typer.Option(
         help="Name of the registered model; default the folder's or table's, else longtail.",
-        callback=lambda name: name and _model_name(name),
+        callback=given_model_name,
     ),
 ]
 Gates = Annotated[
@@ -59,7 +93,10 @@ Gates = Annotated[
 ]
 Tracking = Annotated[
     str | None,
-    typer.Option(help="MLflow address; default MLFLOW_TRACKING_URI, else sqlite in the storage."),
+    typer.Option(
+        help="MLflow address; default MLFLOW_TRACKING_URI, else sqlite in the storage.",
+        callback=not_empty,
+    ),
 ]
 
 

@@ -144,6 +144,8 @@ def fit(photos: str | Path, *, quiet: bool = False, **options: Any) -> FittedMod
     from orchestrator.fitting.progress_lines import Lines
     from trainables.errors import explain
 
+    if not str(photos).strip():
+        raise ConfigError("photos: must not be empty")  # as a path it is the working folder
     try:
         asked = FitOptions(photos=Path(photos), **options)
     except ValidationError as error:

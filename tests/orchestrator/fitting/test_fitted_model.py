@@ -132,3 +132,8 @@ def test_it_says_whether_it_was_refused() -> None:
 def test_a_wrong_option_is_one_line(options: dict[str, object], text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=text):
         orchestrator.fit(tmp_path, quiet=True, **options)
+
+
+def test_no_folder_is_not_the_working_folder() -> None:
+    with pytest.raises(ConfigError, match="photos: must not be empty"):
+        orchestrator.fit("", quiet=True)
