@@ -34,7 +34,7 @@ ROWS = Path("runs/benchmarks")
 KEPT = HERE / "rows"
 PAGE = "docs/measured/performance.md"  # where the page stands in the repository
 TAKES = {
-    "--data": ("gpu", "gpu_trials", "loader", "promise", "reuse", "small_budget", "timm_train"),
+    "--data": ("gpu", "gpu_trials", "loader", "reuse", "small_budget", "timm_train"),
     "--script": ("timm_train",),
 }
 HELPERS = ("goals", "frozen_search")  # files of this folder that are no benchmarks

@@ -157,8 +157,14 @@ def judge(tail: Tail, world: World, seed: int) -> Kept:
     )
 
 
-def print_rows(found: list[Kept], seconds: float) -> bool:
-    """Print both rows; return whether both goals are met."""
+def print_rows(found: list[Kept], seconds: float, *, network: str = "") -> bool:
+    """Print both rows; return whether both goals are met.
+
+    Args:
+        found: Of each world.
+        seconds: CPU time of all worlds.
+        network: What the names of the rows end with, unless the network is the frozen one.
+    """
     from scipy.stats import t as student_t
 
     shares = np.array([100 * kept.inside for kept in found])
@@ -173,12 +179,12 @@ def print_rows(found: list[Kept], seconds: float) -> bool:
         "cpu_seconds": round(seconds),
     }
     rows: dict[str, tuple[float, list[float], float]] = {
-        "promise/next class": (
+        f"promise/next class{network}": (
             float(shares.mean()),
             [float(shares.mean() - half), float(shares.mean() + half)],
             float(np.mean([kept.next_width for kept in found])),
         ),
-        "promise/mean": (
+        f"promise/mean{network}": (
             100 * held.hits / held.tried,
             [100 * held.low, 100 * held.high],
             float(np.mean([kept.mean_width for kept in found])),
@@ -205,13 +211,16 @@ def print_rows(found: list[Kept], seconds: float) -> bool:
 def main() -> int:
     """Measure, print rows, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="CIFAR-100: train, a folder per class")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/promise"))
     parser.add_argument("--worlds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rebalancer", default="ridge")
     parser.add_argument("--score", default="max_logit")
     options = parser.parse_args()
+    if options.data is None:
+        sys.stderr.write("promise: not measured; give --data\n")
+        return 0
     features = features_of(options.data, options.work)
     tail = Tail(
         Rebalancer.parse(options.rebalancer),
