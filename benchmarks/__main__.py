@@ -37,7 +37,7 @@ TAKES = {
     "--data": ("gpu", "gpu_trials", "loader", "reuse", "small_budget", "timm_train"),
     "--script": ("timm_train",),
 }
-HELPERS = ("goals", "frozen_search")  # files of this folder that are no benchmarks
+HELPERS = ("goals", "frozen_search", "timm_alone")  # files of this folder that are no benchmarks
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy")
 
 

@@ -30,11 +30,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from benchmarks import print_row
-from benchmarks.photos import NETWORK, SIZE, accuracy_by_class, run_peers, weights
+from benchmarks.photos import run_peers
+from benchmarks.timm_alone import (
+    SIZE,
+    accuracy_after,
+    accuracy_by_class,
+    train_by_timm,
+    weights_of_timm,
+)
 
 CLASSES, LARGEST, SMALLEST = 20, 500, 9
 LIMIT = 600.0  # seconds of a fit
@@ -109,22 +115,6 @@ def fit_and_predict(stranger: Stranger, folder: Path) -> tuple[list[dict[str, An
     return [json.loads(line) for line in told.splitlines()], seconds
 
 
-def weights_of_timm(file: Path) -> None:
-    """Write the weights under timm's names, with a folder that `local-dir:` and timm read."""
-    import timm
-
-    network = timm.create_model(NETWORK)
-    state = torch.load(weights(), weights_only=True)
-    named = dict(zip(network.state_dict(), state.values(), strict=True))
-    torch.save(named, file)
-    local = file.with_suffix("")
-    local.mkdir(exist_ok=True)
-    torch.save(named, local / "pytorch_model.bin")
-    own = {**network.pretrained_cfg, "input_size": [3, SIZE, SIZE], "crop_pct": 1.0}
-    config = {"architecture": NETWORK, "num_classes": 1000, "pretrained_cfg": own}
-    (local / "config.json").write_text(json.dumps(config), encoding="utf-8")
-
-
 def fine_tune(script: Path, stranger: Stranger, folder: Path, seconds: float) -> dict[str, float]:
     """Return the accuracy of each class by timm's script, which gets the seconds of a fit."""
     place = folder / "timm"
@@ -133,11 +123,10 @@ def fine_tune(script: Path, stranger: Stranger, folder: Path, seconds: float) ->
             [p for p in sorted((stranger.photos / name).glob("*.png")) if _opens(p)],
             place / "train" / name,
         )
-    (place / "val").symlink_to(stranger.fresh)
-    spent = _train(script, place, folder / "weights.pth", epochs=1)
+    spent = train_by_timm(script, place, folder / "weights.pth", epochs=1)
     epochs = int(min(EPOCHS_OF_TIMM, max(1, seconds / spent)))
-    _train(script, place, folder / "weights.pth", epochs=epochs)
-    return _accuracy_of(place / "output" / "run" / "last.pth.tar", stranger)
+    train_by_timm(script, place, folder / "weights.pth", epochs=epochs)
+    return accuracy_after(place, stranger.fresh)
 
 
 def _opens(file: Path) -> bool:
@@ -146,44 +135,6 @@ def _opens(file: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _train(script: Path, place: Path, start_from: Path, *, epochs: int) -> float:
-    """Train by timm's script, for fine-tuning of a pretrained network; return the seconds."""
-    command = [sys.executable, str(script), "--data-dir", str(place), "--model", NETWORK]
-    command += ["--pretrained", "--pretrained-path", str(start_from), "--val-split", "val"]
-    command += ["--num-classes", str(CLASSES), "--img-size", str(SIZE), "--batch-size", "64"]
-    command += ["--opt", "adamw", "--lr", "5e-4", "--weight-decay", "0.05", "--device", "cpu"]
-    command += ["--warmup-epochs", "0", "--cooldown-epochs", "0", "--workers", "1"]
-    command += ["--eval-metric", "loss", "--epochs", str(epochs)]
-    command += ["--output", str(place / "output"), "--experiment", "run"]
-    start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"timm's script failed:\n{done.stderr[-2000:]}")
-    return time.monotonic() - start
-
-
-def _accuracy_of(checkpoint: Path, stranger: Stranger) -> dict[str, float]:
-    """Return the accuracy of each class on the fresh images by a checkpoint of timm's script."""
-    import timm
-
-    network = timm.create_model(NETWORK, num_classes=CLASSES).eval()
-    state = torch.load(checkpoint, weights_only=False, map_location="cpu")
-    network.load_state_dict(state["state_dict"])
-    own = network.default_cfg
-    transform = timm.data.create_transform(
-        (3, SIZE, SIZE), interpolation="bicubic", mean=own["mean"], std=own["std"], crop_pct=1.0
-    )
-    files, names = sorted(stranger.fresh.glob("*/*")), sorted(stranger.counts)
-    answers: list[str] = []
-    with torch.inference_mode():
-        for at in range(0, len(files), 64):
-            images = [transform(Image.open(p).convert("RGB")) for p in files[at : at + 64]]
-            found = network(torch.stack(images)).argmax(1).tolist()
-            answers += [names[number] for number in found]
-    truth = np.array([path.parent.name for path in files])
-    return accuracy_by_class(np.array(answers), truth)
 
 
 def false_alarms(answers: Sequence[dict[str, Any]], counts: dict[str, int]) -> dict[str, Any]:

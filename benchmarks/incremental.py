@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.photos import CLASSES, FROZEN, interval, make_photos, weights
+from benchmarks.photos import CLASSES, FROZEN, interval, make_photos
+from benchmarks.timm_alone import weights
 from trainables.artifacts import (
     Backbone,
     Classifier,

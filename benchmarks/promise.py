@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.goals import judged
-from benchmarks.photos import embed
+from benchmarks.timm_alone import embed
 from trainables.artifacts import Classifier
 from trainables.closed_form.statistics import Samples, samples
 from trainables.features.predict import calibrated, confidence, predict_logits
