@@ -78,15 +78,26 @@ class Deeper(Record):
     not_judged: list[str] = Field(default_factory=list)  # classes without an image kept out
 
 
+class LooseCluster(Record):
+    """Images that are called unknown and look alike among themselves."""
+
+    nearest: str  # the known class that most of them are nearest to
+    files: list[str]  # the most typical one first
+
+
 class Loose(Record):
-    """What images of no class look like to the model."""
+    """What images of no class look like to the model; nobody labelled them, and none trains."""
 
     key: str  # of the model and of the files
     images: int
     asked: int  # all of them, or every n-th
     known: dict[str, int]  # class to images that are taken for it, largest first
-    unknown: int
+    unknown: int  # of which `clusters` and `alone` are all
     unreadable: int = 0
+    known_files: dict[str, list[str]] = Field(default_factory=dict)  # the surest first
+    clusters: list[LooseCluster] = Field(default_factory=list)  # the largest first
+    alone: list[str] = Field(default_factory=list)  # called unknown, of no cluster
+    unreadable_files: list[str] = Field(default_factory=list)
 
 
 class Figures(Record):

@@ -12,7 +12,7 @@ from orchestrator.fitting.fit_record import ClassCount, Photos
 from orchestrator.options import LEDGER
 from trainables.data.shots.look import look_at_photos
 from trainables.data.shots.photo_set import PhotoSet, write_table
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, readable
 from trainables.settings import canonical_json
 
 TABLE = "photos.csv"
@@ -105,7 +105,7 @@ def in_numbers(images: PhotoSet) -> Photos:
         largest=sizes[-1],
         left_out=left_out,
         loose=[shown(file, images.folder) for file in images.loose],
-        remarks=images.remarks,
+        remarks=[readable(remark) for remark in images.remarks],
     )
 
 
@@ -121,5 +121,6 @@ def kind_of(reason: str) -> str:
 
 
 def shown(file: Path, folder: Path) -> str:
-    """Return a file as people find it in its folder."""
-    return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
+    """Return a file as people find it in its folder, in letters that a record can hold."""
+    inside = file.relative_to(folder) if file.is_relative_to(folder) else file
+    return readable(str(inside))

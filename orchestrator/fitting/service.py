@@ -16,6 +16,7 @@ from torch import Tensor
 from orchestrator.execution.execute import RecipeResult, export_model
 from orchestrator.execution.store_executor import cached_views
 from orchestrator.fitting.figures.fit_pages import write_findings
+from orchestrator.fitting.figures.loose_clusters import keep_known
 from orchestrator.fitting.figures.measuring import Judged, Known, figures, judged
 from orchestrator.fitting.figures.photo_answers import PhotoAnswers, answers_to_photos
 from orchestrator.fitting.figures.source_photos import photos_of_source
@@ -108,6 +109,7 @@ def serve_fitted(fitted: Fitted, options: FitOptions, folder: Path, *, began: fl
     answers = _answers(fitted, base=False)
     photos = photos_of(fitted, folder)
     _tables(fitted, answers, folder, exported)
+    keep_known(*_known_images(fitted), folder)
     card = read_card(exported)
     record = FitRecord(
         model=options.model_name,
@@ -248,6 +250,13 @@ def _outcomes(fitted: Fitted, answers: Answers, folder: Path) -> Outcomes:
         train=(fitted.judged_view.indices.tolist(), answers.train),
         level=getattr(recipe.score.threshold, "level", None),
     )
+
+
+def _known_images(fitted: Fitted) -> tuple[Tensor, Tensor]:
+    """Return features and labels of known images that the backbone was not trained on."""
+    features = fitted.outcome.artifacts["features"]
+    own = features.validation_known if fitted.trained else features.known_train
+    return own, torch.from_numpy(fitted.judged_view.labels)
 
 
 def _seen(fitted: Fitted, photos: Sequence[Photo]) -> PhotoAnswers:

@@ -14,7 +14,7 @@ from orchestrator.fitting.fit_record import FitRecord, load_fit
 from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.screen import last_screen, photos_lines
 from orchestrator.fitting.training.untested import with_untested
-from orchestrator.options import EXPORTED, folder_of_model, local_folder
+from orchestrator.options import folder_of_model, local_folder
 from trainables.data.source_names import PRIOR_FILE
 from trainables.errors import ConfigError
 from trainables.keys import code_digest, file_digest
@@ -89,7 +89,8 @@ def _with_loose(record: FitRecord, found: Found, lines: Lines, folder: Path) -> 
     def progress(done: int, total: int) -> None:
         lines.step("no class", f"{total:,} images", done, total)
 
-    told = look_at_loose(record, found.images.loose, folder / EXPORTED, progress)
+    images = found.images
+    told = look_at_loose(record, images.loose, images.folder, folder, progress)
     if told != record:
         told.save(folder)
     if told.loose is not None:

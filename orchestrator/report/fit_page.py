@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from trainables.errors import readable
 from trainables.text.yaml_text import format_yaml
 
 SHOWN_CLASSES = 30  # rows of a table that are shown before it is opened
+# what images of no class look like stands between them; text of a page holds no such mark
+BEGIN, END = "<!-- images of no class -->", "<!-- end of images of no class -->"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -77,5 +80,27 @@ def write_fit_page(
         gates=gates,
         left_out=left_out,
         recipe=format_yaml(with_last_names(dict(recipe))),
+        place_of_loose=f"{BEGIN}{END}",
     )
     write_file(target, page.encode())
+
+
+def show_in_page(target: Path, section: Section | None) -> None:
+    """Show what images of no class look like in a page that was written before.
+
+    A page that is gone, or of a version without a place for it, stays as it is.
+
+    Args:
+        target: The page.
+        section: In place of what was shown; ``None``: nothing.
+    """
+    page = target.read_text(encoding="utf-8") if target.is_file() else ""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        return
+    text = ""
+    if section is not None:
+        title = escape(section.title)
+        text = f"\n<section>\n<h2>{title}</h2>\n{section.html}\n</section>\n"
+    write_file(target, f"{before}{begin}{text}{end}{after}".encode())

@@ -21,11 +21,13 @@ from orchestrator.report.photo_findings import (
     suspect_labels,
     weakest_classes,
 )
+from trainables.errors import readable
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIDE = 160  # pixels of a picture's longer side: sharp at the 80 of the page on any screen
 QUALITY = 72
 MOST_PAIRS, PER_PAIR, MOST_CLASSES, MOST_MISTAKES, MOST_SUSPECTS, NEAREST = 12, 5, 20, 12, 24, 3
+PER_CLUSTER = 12
 
 
 class Section(NamedTuple):
@@ -91,6 +93,41 @@ def suspect_section(suspects: Mapping[str, Sequence[Suspect]], csv_file: str) ->
     return Section(
         "Suspect labels",
         _render("suspects", suspects=suspects, most=MOST_SUSPECTS, csv_file=csv_file),
+    )
+
+
+def loose_section(
+    known: Mapping[str, Sequence[str]],
+    clusters: Sequence[tuple[str, Sequence[str]]],
+    alone: Sequence[str],
+    *,
+    images: int,
+    asked: int,
+    unreadable: Sequence[str] = (),
+) -> Section:
+    """Return the section of images of no class: what they look like to the model.
+
+    Args:
+        known: Class to the images that are taken for it, in the order of the page.
+        clusters: Images that are called unknown and look alike, with their nearest class.
+        alone: Other images that are called unknown.
+        images: How many images of no class there are.
+        asked: How many of them the model was asked about.
+        unreadable: Names of those that can't be read.
+    """
+    return Section(
+        "Images of no class",
+        _render(
+            "loose",
+            known=known,
+            clusters=clusters,
+            alone=alone,
+            images=images,
+            asked=asked,
+            unreadable=[readable(name) for name in unreadable],
+            most_classes=MOST_CLASSES,
+            most=PER_CLUSTER,
+        ),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from trainables.artifacts import ImageView
 from trainables.data.source_cache import Images
-from trainables.inference.model import Model
+from trainables.inference.model import Model, Outputs
 from trainables.inference.reference import Strangeness
 
 
@@ -55,7 +55,11 @@ def answer_images(model: Model, images: Images) -> list[Answer]:
 
     `Model.fit` brings images of other sizes to it.
     """
-    outputs = model.outputs(ImageView(images, np.arange(len(images)), ""))
+    return answers_of(model, model.outputs(ImageView(images, np.arange(len(images)), "")))
+
+
+def answers_of(model: Model, outputs: Outputs) -> list[Answer]:
+    """Return what a model's outputs for N images say in words."""
     probabilities, order = outputs.logits.softmax(1).sort(dim=1, descending=True, stable=True)
     known, strange = model.known(outputs).tolist(), model.strangeness(outputs)
     names, met = model.card.class_names, frozenset(model.card.met_classes)

@@ -158,10 +158,17 @@ class Model:
             fitted[number] = fit_image(image, size, self.card.fitting)
         return fitted
 
-    @torch.no_grad()
     def outputs(self, view: LabelledView | ImageView) -> Outputs:
         """Return logits and confidence for a view whose images have the model's size."""
-        features = extract_features(self._trunk, view, device=self.device, compute=self._features)
+        return self.outputs_of(view, self.features(view))
+
+    def features(self, view: LabelledView | ImageView) -> Tensor:
+        """Return the trunk's features ``[N, D]`` of a view whose images have the model's size."""
+        return extract_features(self._trunk, view, device=self.device, compute=self._features)
+
+    @torch.no_grad()
+    def outputs_of(self, view: LabelledView | ImageView, features: Tensor) -> Outputs:
+        """Return logits and confidence for a view whose `features` were computed already."""
         raw = self._head(features).float() + self.classifier.logit_offset
         logits = calibrated(self.scorer, raw)
         confidences = confidence(

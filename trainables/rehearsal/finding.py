@@ -95,13 +95,25 @@ def found_by_size(
         if alarms:
             chances = stream.weights * possible
             beside = stream.known.features[torch.multinomial(chances, alarms, generator=generator)]
-        clusters = _clusters(finding, stream.known, torch.cat([pooled, beside]), generator)
+        clusters = clusters_of_pool(finding, stream.known, torch.cat([pooled, beside]), generator)
         found[size] = _is_found(clusters, len(pooled), size)
     return found
 
 
-def _clusters(finding: Finding, known: Samples, pool: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the new cluster of each image of the pool ``[P]``; -1: it is put to a known class."""
+def clusters_of_pool(
+    finding: Finding, known: Samples, pool: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return the new cluster of each image of a pool ``[P]`` int64; -1: it is put to a known class.
+
+    The pool is clustered with at most 50 images of each known class; the number of new clusters is
+    estimated. A pool of fewer than 5 images has none.
+
+    Args:
+        finding: The clusterer, and how many clusters are considered at most.
+        known: Images of known classes.
+        pool: Features ``[P, D]``.
+        generator: Draws images, and is the clusterer's.
+    """
     if len(pool) < FEWEST:
         return torch.full((len(pool),), -1)
     order = torch.randperm(len(known.labels), generator=generator)

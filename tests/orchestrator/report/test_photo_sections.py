@@ -13,9 +13,13 @@ from PIL import Image
 
 from orchestrator.report.photo_findings import Answers, Suspect, suspects_csv
 from orchestrator.report.photo_sections import (
+    MOST_CLASSES,
     MOST_SUSPECTS,
+    PER_CLUSTER,
+    PER_PAIR,
     Neighbors,
     answer_sections,
+    loose_section,
     suspect_section,
     suspects_of,
     thumbnail,
@@ -142,3 +146,40 @@ def test_nothing_wrong_is_said(photos: dict[str, str]) -> None:
     assert "No image was named wrongly." in pairs.html
     assert "No image was named wrongly." in mistakes.html
     assert "100 %" in classes.html
+
+
+def test_images_of_no_class_are_shown_as_what_they_look_like(photos: dict[str, str]) -> None:
+    one, two, three = ([photos[f"{number}0"], photos[f"{number}1"]] for number in range(3))
+    html = loose_section(
+        {EVIL: three, "lynx": one[:1]},
+        [("lynx", two * 8)],
+        one[1:],
+        images=2200,
+        asked=20,
+        unreadable=["<b>.png"],
+    ).html
+    assert "<script" not in html
+    assert "2,200 images lie beside the class folders" in html
+    assert "Nobody labelled them, and none trains or tests" in html
+    assert "which was asked about 20 of them" in html
+    assert 'taken for known classes <span class="quiet">3</span>' in html
+    assert 'called unknown <span class="quiet">17</span>' in html
+    assert "<b>16 look alike among themselves</b>" in html
+    assert "nearest class: lynx" in html
+    assert "<b>1 of no cluster</b>" in html
+    assert colors_of(html) == [EVIL, EVIL, "lynx", *["ocelot"] * PER_CLUSTER, "lynx"]
+    assert "Unreadable: &lt;b&gt;.png." in html
+
+
+def test_of_many_classes_and_images_some_are_shown(photos: dict[str, str]) -> None:
+    files = list(photos.values())
+    known = {f"class {number}": files for number in range(MOST_CLASSES + 2)}
+    html = loose_section(known, [], files, images=138, asked=138).html
+    assert len(colors_of(html)) == MOST_CLASSES * PER_PAIR + 6
+    assert "And 2 more classes." in html
+    assert "of no cluster" not in html
+    assert "asked about" not in html
+    one = loose_section({}, [], files[:1], images=1, asked=1).html
+    assert "1 image lies beside the class folders or in unlabelled/." in one
+    assert "Nobody labelled it, and it trains or tests nothing: this is what it looks like" in one
+    assert "taken for" not in one

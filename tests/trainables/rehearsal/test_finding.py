@@ -56,13 +56,13 @@ def test_what_is_not_noticed_is_not_in_the_pool() -> None:
 
 def test_what_no_cluster_can_hold_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     pools: list[int] = []
-    clusters = finding._clusters
+    clusters = finding.clusters_of_pool
 
     def counted(how, given, pool, generator):
         pools.append(len(pool))
         return clusters(how, given, pool, generator)
 
-    monkeypatch.setattr(finding, "_clusters", counted)
+    monkeypatch.setattr(finding, "clusters_of_pool", counted)
     assert find(stream(tight(30), torch.arange(30) < 14), FINDING._replace(sizes=(30,))) == {
         30: False
     }

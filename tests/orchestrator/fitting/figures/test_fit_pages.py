@@ -16,7 +16,9 @@ from orchestrator.fitting.fit_record import FitRecord
 from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.screen import last_screen
 from orchestrator.records import PromotionRecord
+from orchestrator.report.fit_page import show_in_page
 from orchestrator.report.photo_findings import Answers
+from orchestrator.report.photo_sections import Section
 from tests.orchestrator.fitting.test_screen import FIGURES, RECORD, rate
 
 NAMES = ["cat", "dog"]
@@ -148,3 +150,33 @@ def test_a_thousand_classes_are_a_short_table(pets: Path, tmp_path: Path) -> Non
     shown, _, hidden = page.partition("<details><summary>970 more</summary>")
     assert shown.count("<td><b>class ") == 30
     assert hidden.count("<td><b>class ") == 970
+
+
+def test_what_images_of_no_class_look_like_is_shown_and_taken_away(
+    pets: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "runs"
+    found = look_at_folder(pets, model)
+    write_findings(record_of(found, "1"), answers(found), found.images, model)
+    page = model / "report.html"
+    before = page.read_text(encoding="utf-8")
+    for text in ("<p>first</p>", "<p>second \\1</p>"):
+        show_in_page(page, Section("No <class>", text))
+        now = page.read_text(encoding="utf-8")
+        assert f"<h2>No &lt;class&gt;</h2>\n{text}\n</section>" in now
+        assert now.count("<h2>") == before.count("<h2>") + 1
+        places = [
+            now.index(f"<h2>{t}</h2>") for t in ("Suspect labels", "No &lt;class&gt;", "Classes")
+        ]
+        assert places == sorted(places)
+    show_in_page(page, None)
+    assert page.read_text(encoding="utf-8") == before
+
+
+def test_a_page_that_is_gone_or_of_before_stays_as_it_is(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    show_in_page(page, Section("title", "text"))
+    assert not page.exists()
+    page.write_text("<p>of before</p>", encoding="utf-8")
+    show_in_page(page, Section("title", "text"))
+    assert page.read_text(encoding="utf-8") == "<p>of before</p>"
