@@ -93,7 +93,7 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
 def _show_training(options: FitOptions, lines: Lines, found: Found, device: str) -> None:
     """Show what a fit trains from scratch."""
     from orchestrator.fitting.backbone import SMALL_NETWORK
-    from orchestrator.fitting.training.pace import epochs_in
+    from orchestrator.fitting.training.pace import epochs_in, in_epochs
     from orchestrator.fitting.training.training_plan import (
         plan_from_scratch,
         seconds_per_epoch,
@@ -105,7 +105,7 @@ def _show_training(options: FitOptions, lines: Lines, found: Found, device: str)
     epochs = epochs_in(options.seconds, each, most=plan.epochs)
     size = int(plan.recipe(found.source, epochs).data.image_size or 0)
     lines.say("backbone", f"{SMALL_NETWORK}, {size} px")
-    lines.say("would run", f"{epochs} epochs of {training_images(plan.images):,} images")
+    lines.say("would run", f"{in_epochs(epochs)} of {training_images(plan.images):,} images")
     if plan.rehearses:
         lines.say("", f"as many without {', '.join(plan.new)}, for the rehearsal")
     lines.say("", f"about {duration(epochs * each)} on this machine")
@@ -118,13 +118,13 @@ def _show_deeper(
     options: FitOptions, lines: Lines, plan: TrainingPlan, found: Found, device: str
 ) -> None:
     """Show what the fine-tuning of the backbone trains."""
-    from orchestrator.fitting.training.pace import epochs_in
+    from orchestrator.fitting.training.pace import epochs_in, in_epochs
     from orchestrator.fitting.training.training_plan import seconds_per_epoch, training_images
 
     each = seconds_per_epoch(plan, found.source, device)
     epochs = epochs_in(options.seconds, each, most=plan.epochs)
     images = training_images(plan.images)
-    lines.say("", f"{epochs} epochs of the last blocks of the backbone, on {images:,} images")
+    lines.say("", f"{in_epochs(epochs)} of the last blocks of the backbone, on {images:,} images")
     if plan.rehearses:
         lines.say("", f"if that is better, as many without {', '.join(plan.new)}, to rehearse")
     lines.say("", f"at most {duration(epochs * each)} more on this machine")

@@ -58,7 +58,8 @@ def photos_lines(photos: Photos) -> list[Line]:
         lines.append(("left out", "; ".join(parts)))
     lines.append(("", parts_in_words(photos)))
     if photos.loose:
-        text = f"{len(photos.loose):,} images ({some(photos.loose)}): none trains or tests"
+        number = f"{len(photos.loose):,} image{'s' * (len(photos.loose) > 1)}"
+        text = f"{number} ({some(photos.loose)}): none trains or tests"
         lines.append(("no class", text))
     lines += [("" if n else "look at", text) for n, text in enumerate(photos.remarks)]
     return lines
@@ -291,9 +292,10 @@ def rehearsal_lines(found: Rehearsal, classes: int) -> Iterator[str]:
     yield from found_lines(found)
     met, others = found.noticed(among="met"), found.noticed(among="others")
     if met.classes and others.classes:
+        who = "1 class has" if met.classes == 1 else f"{met.classes} classes have"
         yield (
-            f"           {met.classes} classes have a label in the backbone's pretraining: "
-            f"{whole(met.mean)} %; the other {others.classes}: {whole(others.mean)} %"
+            f"           {who} a label in the backbone's pretraining: {whole(met.mean)} %; the "
+            f"other {others.classes}: {whole(others.mean)} %"
         )
 
 

@@ -16,6 +16,7 @@ from orchestrator.fitting.progress_lines import duration
 from orchestrator.fitting.service import Fitted, Tried, photos_of
 from orchestrator.fitting.training.deeper import WORDS, trained_blocks
 from orchestrator.fitting.training.network_job import TABLE, NetworkJob, Trained
+from orchestrator.fitting.training.pace import in_epochs
 from orchestrator.fitting.trying.answer_table import AnswerTable
 from orchestrator.fitting.trying.choosing import Answered, Choice, choose, paired_gain
 from trainables.closed_form.statistics import samples
@@ -53,15 +54,15 @@ class DeeperJob(NetworkJob):
         tuned, number = trained_blocks(backbone)
         self.lines.say(
             "deeper",
-            f"the last {tuned} of {number} blocks of the backbone, {pace.epochs} epochs; at most "
-            f"{took} here",
+            f"the last {tuned} of {number} blocks of the backbone, {in_epochs(pace.epochs)}; at "
+            f"most {took} here",
         )
         trained = self.train(recipe, "deeper")
         kept = trained.views.validation_known
         answered = self._answered(frozen, found, recipe, trained)
         metric = self.options.metric
         gain = paired_gain(answered, base=FROZEN, metric=metric)
-        names = frozen.names
+        names, present = frozen.names, set(kept.labels.tolist())
         told = Deeper(
             epochs=pace.epochs,
             kept_out=len(kept.labels),
@@ -70,7 +71,7 @@ class DeeperJob(NetworkJob):
             frozen=frozen.tried.search.served,
             new=plan.new,
             frozen_noticed=noticed_of(frozen.rehearsal, plan.new),
-            not_judged=[n for label, n in enumerate(names) if label not in set(kept.labels)],
+            not_judged=[n for label, n in enumerate(names) if label not in present],
         )
         if not told.serves:
             return frozen._replace(deeper=told)
@@ -85,9 +86,10 @@ class DeeperJob(NetworkJob):
         kept = trained.views.validation_known
         photos = photos_of_source(recipe.data, self.folder / TABLE, found.images.photos)
         files = [photos[place].file for place in kept.indices]
+        before = was_right(frozen, self.folder)
         right = np.stack(
             [
-                [was_right(frozen, self.folder)[file] for file in files],
+                [before[file] for file in files],
                 answers_of(trained.outcome).numpy() == kept.labels,
             ]
         )

@@ -14,7 +14,7 @@ from orchestrator.execution.store_executor import cached_views
 from orchestrator.fitting.progress_lines import duration
 from orchestrator.fitting.rehearsing import Rehearsed
 from orchestrator.fitting.training.one_fold import Fold, rehearse_fold
-from orchestrator.fitting.training.pace import Pace, pace_of
+from orchestrator.fitting.training.pace import Pace, in_epochs, pace_of
 from orchestrator.fitting.training.training_plan import TrainingPlan, seconds_per_epoch
 from orchestrator.store.stage_store import StageStore
 from trainables.context import Context
@@ -124,7 +124,7 @@ class NetworkJob:
         epochs = recipe.classify.training.epochs
 
         def report(metrics: Mapping[str, float], epoch: int) -> None:
-            self.lines.step(label, f"{epochs} epochs", epoch, epochs)
+            self.lines.step(label, in_epochs(epochs), epoch, epochs)
 
         context = Context(device=self.device, seed=recipe.seed, report=report)
         return execute(recipe, self._store, context)

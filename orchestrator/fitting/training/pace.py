@@ -56,6 +56,16 @@ def epochs_in(limit: float | None, per_epoch: float, *, most: int) -> int:
     return most if limit is None else max(1, min(most, int(limit / per_epoch)))
 
 
+def in_epochs(number: int) -> str:
+    """Return a number of epochs in words.
+
+    Example:
+        >>> in_epochs(1), in_epochs(1200)
+        ('1 epoch', '1,200 epochs')
+    """
+    return f"{number:,} epoch{'s' * (number != 1)}"
+
+
 def seconds_per_image(recipe: Experiment, classes: int, device: str, *, batch: int = 0) -> float:
     """Measure a step of a recipe's training of trunk and head: seconds per image.
 

@@ -11,6 +11,7 @@ from orchestrator.fitting.fit_record import FitRecord
 from orchestrator.fitting.progress_lines import duration
 from orchestrator.fitting.service import Fitted, serve_fitted
 from orchestrator.fitting.training.network_job import NetworkJob
+from orchestrator.fitting.training.pace import in_epochs
 from orchestrator.fitting.training.training_plan import plan_from_scratch
 from orchestrator.fitting.training.untried import untried
 from trainables.closed_form.statistics import samples
@@ -38,7 +39,7 @@ class ScratchJob(NetworkJob):
         took = duration(pace.seconds)
         self.lines.say(
             "backbone",
-            f"{SMALL_NETWORK}, {recipe.data.image_size} px, {pace.epochs} epochs; about {took} "
+            f"{SMALL_NETWORK}, {recipe.data.image_size} px, {in_epochs(pace.epochs)}; about {took} "
             "here",
         )
         views = self.train(recipe, "training").views

@@ -109,7 +109,7 @@ def test_the_photos() -> None:
             "1,300 images in 900 shots, each whole in one part: 1,040 train, 260 test; pets/ has "
             "no test part of its own",
         ),
-        ("no class", "1 images (odd.jpg): none trains or tests"),
+        ("no class", "1 image (odd.jpg): none trains or tests"),
         ("look at", PHOTOS.remarks[0]),
     ]
 
@@ -315,7 +315,7 @@ def test_the_rehearsal_says_where_its_figures_come_from() -> None:
         "if 1 photo in 10 is new, 59 of 100 alarms are right; weakest: ocelot, taken for lynx"
     )
     assert lines[2].strip() == (
-        "1 classes have a label in the backbone's pretraining: 95 %; the other 2: 50 %"
+        "1 class has a label in the backbone's pretraining: 95 %; the other 2: 50 %"
     )
     blind = [turns[0]._replace(noticed={0.05: 0.0}, too_few=(0.01, 0.05)), turns[1], turns[2]]
     said = list(rehearsal_lines(found._replace(turns=blind), 3))
