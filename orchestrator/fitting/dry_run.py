@@ -158,6 +158,7 @@ def probe(recipe: Experiment, device: str) -> tuple[float, int]:
     with torch.no_grad():
         for _ in range(ROUNDS):
             start = time.perf_counter()
-            width = int(trunk(images).shape[1])
+            features = trunk(images)
+            features.sum().item()  # waits for a GPU
             times.append((time.perf_counter() - start) / PROBED)
-    return min(times), width
+    return min(times), int(features.shape[1])

@@ -57,7 +57,8 @@ def look_at_folder(
         progress: Told what is read, how much is done, and how much there is.
 
     Raises:
-        ConfigError: There is no such folder, or fewer than two classes in it.
+        ConfigError: There is no such folder, fewer than two classes in it, or a class of which no
+            image trains.
     """
     real = folder.expanduser().resolve()
     if not real.exists():
@@ -69,11 +70,27 @@ def look_at_folder(
         raise ConfigError(
             f"{folder}: a model tells two classes or more apart; found {images.classes[0]} alone"
         )
+    _require_training_images(images, folder)
     table = model / TABLE
     write_table(images, table)
     rows = [(p.bytes_digest, p.class_name, p.group, p.part) for p in images.photos]
     digest = hashlib.sha256(canonical_json(sorted(rows)).encode()).hexdigest()
     return Found(in_numbers(images), images, f"table:{table}", digest)
+
+
+def _require_training_images(images: PhotoSet, folder: Path) -> None:
+    """Refuse a class that has images in other parts alone: no model can know it."""
+    trained = {photo.class_name for photo in images.photos if photo.part == "train"}
+    for name in images.classes:
+        if name in trained:
+            continue
+        parts = Counter(photo.part for photo in images.photos if photo.class_name == name)
+        there = ", ".join(f"{count:,} {part}" for part, count in sorted(parts.items()))
+        why = "" if images.own_parts else ", decided by an earlier fit or by images that are alike"
+        raise ConfigError(
+            f"{folder}: no image of the class '{name}' trains ({there}{why}); add images of "
+            f"'{name}' that train, or take the class away"
+        )
 
 
 def in_numbers(images: PhotoSet) -> Photos:

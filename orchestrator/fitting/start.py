@@ -175,4 +175,6 @@ def _version(record: FitRecord) -> str | None:
 def _example(found: Found, photos: Path) -> Path:
     """Return an image as the user's own words name it, for a command that can be run."""
     first = next((p for p in found.images.photos if p.part == "test"), found.images.photos[0])
+    if not first.file.is_relative_to(found.images.folder):  # a table lists files anywhere
+        return first.file
     return photos / first.file.relative_to(found.images.folder)

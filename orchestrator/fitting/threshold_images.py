@@ -50,21 +50,26 @@ def require_threshold(images: PhotoSet, options: FitOptions) -> None:
     if alike >= 1 / options.false_alarm - 1 - 1e-9:
         return
     heaviest = names[int(labels[told][weights.argmax()])] if len(weights) else names[0]
-    raise ConfigError(_too_few(options, len(weights), alike, heaviest))
+    to = " to val/" if "val" in images.own_parts else ""
+    raise ConfigError(_too_few(options, len(weights), alike, heaviest, to))
 
 
-def _too_few(options: FitOptions, number: int, alike: float, heaviest: str) -> str:
+def _too_few(options: FitOptions, number: int, alike: float, heaviest: str, to: str) -> str:
     """Return what is wrong and what to do, in one line."""
-    level = options.false_alarm
+    level, usual = options.false_alarm, options.expect == "natural"
     needed = math.ceil(1 / level - 1 - 1e-9)
-    few = f"{number:,} images set the threshold"
-    remedies = ["add images"]
+    few = f"{number:,} images{' of val/' if to else ''} set the threshold"
+    remedies = [f"add images{to}"]
     owner = f"--false-alarm {level:g}"
-    if options.expect != "natural":
+    told_alike = math.floor(alike + 1e-9)
+    if not usual:
         file = options.prior.removeprefix(PRIOR_FILE) if options.prior != "balanced" else "balanced"
         owner = f"--expect {file}"
-        few += f", and with these shares they tell no more than {math.floor(alike + 1e-9)} alike"
-        remedies = [f"add images of '{heaviest}'", f"expect less of '{heaviest}'"]
+    if not usual or told_alike < number:  # what validates has other shares than what trains
+        shares = "with the shares of the training images" if usual else "with these shares"
+        few += f", and {shares} they tell no more than {told_alike} alike"
+        remedies = [f"add images of '{heaviest}'{to}"]
+        remedies += [] if usual else [f"expect less of '{heaviest}'"]
     # rounded up to two decimals, so that it is allowed
     enough = math.ceil(100 / (alike + 1) - 1e-9) / 100
     if enough < MOST_LEVEL:

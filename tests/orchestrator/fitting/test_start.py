@@ -2,6 +2,7 @@
 
 import fcntl
 import io
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from orchestrator.fitting.fit_options import FitOptions
 from orchestrator.fitting.photo_folder import look_at_folder
 from orchestrator.fitting.progress_lines import Lines
-from orchestrator.fitting.start import fit_key, fit_photos
+from orchestrator.fitting.start import _example, fit_key, fit_photos
 from orchestrator.records import PromotionRecord
 from tests.orchestrator.fitting.test_screen import RECORD
 from trainables.errors import ConfigError
@@ -61,6 +62,28 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
         look_at_folder(tmp_path / "pets", tmp_path / "model")
 
 
+def test_a_class_of_which_no_image_trains_is_refused(photos: Path, tmp_path: Path) -> None:
+    own = tmp_path / "parted"
+    for part in ("train", "test"):
+        shutil.copytree(photos, own / part)
+    for number, file in enumerate((own / "test").rglob("*.png")):
+        Image.effect_noise((16, 16), 99).resize((17 + number, 16)).save(file)
+    lion = own / "test" / "lion"
+    lion.mkdir()
+    for number in range(3):
+        Image.effect_noise((16, 16), 99).save(lion / f"{number}.png")
+    with pytest.raises(ConfigError) as error:
+        look_at_folder(own, tmp_path / "model")
+    assert str(error.value) == (
+        f"{own}: no image of the class 'lion' trains (3 test); add images of 'lion' that train, "
+        "or take the class away"
+    )
+    shutil.copytree(lion, own / "train" / "lion")
+    for file in (own / "train" / "lion").iterdir():
+        Image.effect_noise((16, 16), 99).save(file)
+    assert look_at_folder(own, tmp_path / "model").photos.train == 15
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such folder"):
         look_at_folder(tmp_path / "nowhere", tmp_path / "model")
@@ -74,6 +97,19 @@ def test_one_fit_of_a_model_at_a_time(photos: Path, tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="another fit of the model 'pets' runs"):
             fit_photos(options, Lines(io.StringIO()))
+
+
+def test_an_image_of_a_table_is_shown_wherever_it_lies(photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "lists" / "pets.csv"
+    table.parent.mkdir()
+    rows = [f"{file},{file.parent.name}" for file in sorted(photos.rglob("*.png"))]
+    table.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    found = look_at_folder(table, tmp_path / "model")
+    assert found.photos.images == 12
+    assert _example(found, table) == photos / "cat" / "0.png"
+    assert _example(look_at_folder(photos, tmp_path / "model"), Path("pets")) == Path(
+        "pets/cat/0.png"
+    )
 
 
 @pytest.mark.parametrize(("promoted", "state"), [(True, "answers"), (False, "was refused")])

@@ -75,6 +75,33 @@ def test_of_own_validation_images_these_alone_set_it(tmp_path: Path) -> None:
         require_threshold(some._replace(photos=own), options(tmp_path))
 
 
+def test_own_validation_images_with_other_shares_than_train_say_why_they_are_too_few(
+    tmp_path: Path,
+) -> None:
+    some = photos({"cat": 500, "dog": 50})
+    seen: dict[str, int] = {}
+    own = []
+    for photo in some.photos:
+        seen[photo.class_name] = seen.get(photo.class_name, 0) + 1
+        validates = photo.part == "train" and seen[photo.class_name] <= 10
+        own.append(photo._replace(part="val") if validates else photo)
+    # 10 validate of each; 490 and 40 train: shares p = 49/53, 4/53; 10 (p + q)^2 / (p^2 + q^2)
+    # = 10 * 53^2 / (49^2 + 4^2) = 11.62, and 1 / 12.62 = .0792
+    found = some._replace(photos=own, own_parts=frozenset({"train", "val"}))
+    with pytest.raises(ConfigError) as error:
+        require_threshold(found, options(tmp_path))
+    assert str(error.value) == (
+        "--false-alarm 0.05: 20 images of val/ set the threshold, and with the shares of the "
+        "training images they tell no more than 11 alike; a false alarm of 5 % needs 19: add "
+        "images of 'cat' to val/ or give --false-alarm 0.08"
+    )
+    require_threshold(found, options(tmp_path, false_alarm=0.08))
+    even = options(tmp_path, expect="balanced")
+    require_threshold(found, even)
+    with pytest.raises(ConfigError, match=r"add images of 'cat' to val/, expect less of 'cat'"):
+        require_threshold(found, options(tmp_path, "cat: 9\ndog: 1\n"))
+
+
 def test_a_class_that_is_one_shot_sets_no_threshold(tmp_path: Path) -> None:
     some = photos({"cat": 10, "dog": 9, "fox": 40})
     one = [p._replace(group="f") if p.class_name == "fox" else p for p in some.photos]
