@@ -220,12 +220,9 @@ class FitJob:
         everyone = np.ones(len(seen.labels), dtype=bool)
         judged = judging(data, len(names)).numpy() if asked is None else everyone
         prior = expected_prior(self.options.prior, classifier.class_counts, names)
-        choice = choose(
-            _answered(table, seen, judged, prior),
-            base=self._base,
-            metric=self.options.metric,
-        )
-        present = set(seen.labels[torch.from_numpy(judged)].tolist())
+        answered = _answered(table, seen, judged, prior)
+        choice = choose(answered, base=self._base, metric=self.options.metric)
+        present = set(answered.labels.tolist())
         search = Search(
             variants=tried,
             metric=self.options.metric,

@@ -108,11 +108,15 @@ def features_line(images: int, new: int, seconds: float) -> str:
 
 
 def search_line(search: Search) -> str:
-    """Return what was tried and how good the choice honestly is."""
+    """Return what was tried, how good the choice honestly is, and which classes do not judge it."""
+    blind = ""
+    if search.classes_not_judged:
+        why = "under 3 shots" if search.judged_by == OUT_OF_FOLD else "no images in val/"
+        blind = f"; without {some(search.classes_not_judged, 5)} ({why})"
     return (
         f"{search.variants} variants of head and balance; {search.best} is the best: "
         f"{bracket(search.honest)} {_metric(search.metric)}, {search.judged_by}, the choice "
-        "repeated inside"
+        f"repeated inside{blind}"
     )
 
 
@@ -146,9 +150,8 @@ def headline(record: FitRecord) -> Iterator[str]:
     if found.origin != "test":
         yield f"{bracket(found.balanced)} {where}, {beside}    {more}"
     elif found.images < FEW_TEST and inside is not None:
-        by = judged_by(record.search)
-        yield f"{bracket(inside)} {where}, {by}, as only {found.images} images test"
-        yield f"{bracket(found.balanced)} on these    {more}"
+        yield f"{bracket(inside)} {_beside_few(record)}, as only {found.images} images test"
+        yield f"{bracket(found.balanced)} balanced accuracy on these    {more}"
     else:
         yield f"{bracket(found.balanced)} {where}    {more}"
     if found.out_of_fold_classes and found.origin == "test":
@@ -172,6 +175,18 @@ def headline(record: FitRecord) -> Iterator[str]:
         )
     if record.deeper is not None and record.deeper.serves and record.rehearsal:
         yield from frozen_lines(record.deeper)
+
+
+def _beside_few(record: FitRecord) -> str:
+    """Return what stands beside the figure of few test images: which metric, over which classes.
+
+    Where the base answers it is the balanced accuracy of all classes with a figure, else that of
+    the choice, which is made by a metric and judges classes of three shots or more.
+    """
+    search, number, metric = record.search, len(record.figures.by_class), "balanced"
+    if not search.serves_base:
+        number, metric = len(record.photos.classes) - len(search.classes_not_judged), search.metric
+    return f"{_metric(metric)} over {number} classes, {judged_by(search)}"
 
 
 def judged_by(search: Search) -> str:

@@ -31,6 +31,7 @@ from orchestrator.fitting.screen import (
     search_line,
 )
 from orchestrator.records import GateRecord, Interval, PromotionRecord
+from trainables.closed_form.groups import FEWEST_GROUPS
 from trainables.rehearsal.outcome import Rehearsal, Turn
 
 
@@ -128,15 +129,45 @@ def test_the_headline() -> None:
     )
 
 
+def test_classes_that_do_not_judge_the_choice_are_named() -> None:
+    assert FEWEST_GROUPS == 3
+    blind = SEARCH.model_copy(update={"classes_not_judged": ["lynx", "fox"]})
+    end = "out-of-fold, the choice repeated inside; without lynx, fox (under 3 shots)"
+    assert search_line(blind).endswith(end)
+    own = blind.model_copy(update={"judged_by": OWN_VALIDATION})
+    end = "on val/, the choice repeated inside; without lynx, fox (no images in val/)"
+    assert search_line(own).endswith(end)
+
+
 def test_few_test_images_stand_beside_answers_out_of_fold() -> None:
     few = FIGURES.model_copy(update={"images": 60, "out_of_fold": rate(0.8, 0.7, 0.9)})
     lines = list(headline(RECORD.model_copy(update={"figures": few})))
     assert lines[0].startswith(".861 [.840, .880] balanced accuracy over 2 classes, out-of-fold")
     assert lines[0].endswith("as only 60 images test")
-    assert lines[1].startswith(".852 [.823, .878] on these")
+    assert lines[1].startswith(".852 [.823, .878] balanced accuracy on these    many")
     base = SEARCH.model_copy(update={"serves_base": True})
     record = RECORD.model_copy(update={"figures": few, "search": base})
     assert next(headline(record)).startswith(".800 [.700, .900] balanced accuracy")
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [("accuracy", "accuracy"), ("worst-class", "accuracy of the worst class")],
+)
+def test_beside_few_test_images_the_choice_is_told_by_its_metric_and_its_classes(
+    metric: str, words: str
+) -> None:
+    few = FIGURES.model_copy(update={"images": 60, "out_of_fold": rate(0.8, 0.7, 0.9)})
+    told = {"metric": metric, "classes_not_judged": ["lynx"]}
+    record = RECORD.model_copy(update={"figures": few, "search": SEARCH.model_copy(update=told)})
+    lines = list(headline(record))
+    assert lines[0] == (
+        f".861 [.840, .880] {words} over 1 classes, out-of-fold, as only 60 images test"
+    )
+    assert lines[1].startswith(".852 [.823, .878] balanced accuracy on these")
+    base = SEARCH.model_copy(update={**told, "serves_base": True})
+    lines = list(headline(record.model_copy(update={"search": base})))
+    assert lines[0].startswith(".800 [.700, .900] balanced accuracy over 2 classes, out-of-fold")
 
 
 def test_own_validation_images_choose_and_may_be_of_other_conditions() -> None:
