@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from trainables.inference.out_of_fold import Tail
 from trainables.methods.scores import Score
 from trainables.rehearsal.finding import Finding
-from trainables.rehearsal.outcome import Rehearsal
+from trainables.rehearsal.outcome import Rehearsal, Turn
 from trainables.rehearsal.rehearse import rehearse, rehearse_each
 from trainables.rehearsal.rules import LEVELS, Rules
 
@@ -48,7 +49,8 @@ def rehearse_scores(
 ) -> Rehearsed:
     """Rehearse a recipe with each score, and return the one with the best mean AUROC over classes.
 
-    For that score alone the pool is searched for each class.
+    For that score alone the pool is searched, and for one that is best without some class: what is
+    told of a class is told by the score that the other classes chose (see `choose_score`).
 
     Args:
         method: The head that was chosen.
@@ -61,7 +63,7 @@ def rehearse_scores(
         met: Classes that the backbone was trained on before.
         folder: Of the model; finished turns are kept there.
         progress: Told how many turns are done, and how many there are; each is there twice, once
-            for the scores and once for the pool.
+            for the scores and once for the pool (of each score whose pool is searched).
     """
     rules = Rules(
         levels=tuple(sorted({*LEVELS, level})),
@@ -71,21 +73,54 @@ def rehearse_scores(
         met=met,
     )
     tails = [Tail(method, recipe.score.calibrator, Score.parse(name)) for name in SCORES]
+    kept = folder / TURNS
 
     def first_half(done: int, total: int) -> None:
         progress(done, 2 * total)
 
-    def second_half(done: int, total: int) -> None:
-        progress(total + done, 2 * total)
-
-    kept = folder / TURNS
     found = rehearse_each(tails, data, names, rules, progress=first_half, stored=kept)
     if not any(each.turns for each in found):
         return Rehearsed(SCORES[0], found[0])
-    told = [(each.auroc().mean, -place) for place, each in enumerate(found) if each.turns]
-    best = -max(told)[1]
+    best, of_class = choose_score([each.turns for each in found])
+    places = [best, *sorted({*of_class.values()} - {best})]
     discover = recipe.discover
     finding = Finding(discover.clusterer, max_new=discover.max_new_clusters)
-    searched = rules._replace(finding=finding)
-    with_pool = rehearse(tails[best], data, names, searched, progress=second_half, stored=kept)
-    return Rehearsed(SCORES[best], with_pool)
+    rules = rules._replace(finding=finding)
+    searched: dict[int, Rehearsal] = {}
+    for before, place in enumerate(places, 1):
+
+        def more(done: int, total: int, before: int = before) -> None:
+            progress(before * total + done, (1 + len(places)) * total)
+
+        searched[place] = rehearse(tails[place], data, names, rules, progress=more, stored=kept)
+    told = searched[best]
+    each = {(n, turn.class_name): turn for n, own in searched.items() for turn in own.turns}
+    turns = [each[of_class[turn.class_name], turn.class_name] for turn in told.turns]
+    return Rehearsed(SCORES[best], told._replace(turns=turns))
+
+
+def choose_score(played: Sequence[Sequence[Turn]]) -> tuple[int, dict[str, int]]:
+    """Return the score of the best mean AUROC over classes, and that without each class.
+
+    The first one wins a tie. Figures of a class are those of the score that the other classes
+    chose, so that the choice has not seen what it is judged by.
+
+    Args:
+        played: The turns by each score; one at least.
+
+    Example:
+        >>> def turns(**aurocs: float) -> list[Turn]:
+        ...     return [Turn(name, 9, {0.05: 0.5}, auroc, [], {}) for name, auroc in aurocs.items()]
+        >>> choose_score([turns(cat=0.9, dog=0.7, fox=0.7), turns(cat=0.6, dog=0.8, fox=0.8)])
+        (0, {'cat': 1, 'dog': 0, 'fox': 0})
+    """
+    aurocs = [{turn.class_name: turn.auroc for turn in turns} for turns in played]
+
+    def best(without: str | None, otherwise: int) -> int:
+        kept = [[a for name, a in own.items() if name != without] for own in aurocs]
+        told = [(fmean(own), -place) for place, own in enumerate(kept) if own]
+        return -max(told)[1] if told else otherwise
+
+    chosen = best(None, 0)
+    of_class = {name: best(name, chosen) for name in aurocs[chosen]}
+    return chosen, {n: place if n in aurocs[place] else chosen for n, place in of_class.items()}

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.fitting.rehearsing import TURNS, Progress, Rehearsed, rehearse_scores
+from orchestrator.fitting.rehearsing import (
+    SCORES,
+    TURNS,
+    Progress,
+    Rehearsed,
+    choose_score,
+    rehearse_scores,
+)
 from trainables.closed_form.statistics import samples
 from trainables.experiment import Experiment
 from trainables.inference.out_of_fold import Tail
@@ -17,6 +24,7 @@ from trainables.methods.clusterers import Clusterer
 from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.scores import Score
 from trainables.rehearsal.finding import Finding
+from trainables.rehearsal.outcome import Turn
 from trainables.rehearsal.rehearse import rehearse
 from trainables.rehearsal.rules import Rules
 from trainables.rehearsal.without import Heads
@@ -40,11 +48,11 @@ def ignored(done: int, total: int) -> None:
     """Progress that nobody looks at."""
 
 
-def fitted(folder: Path, progress: Progress = ignored) -> Rehearsed:
+def fitted(folder: Path, progress: Progress = ignored, data: Any = None) -> Rehearsed:
     return rehearse_scores(
         RIDGE,
         RECIPE,
-        images(),
+        images() if data is None else data,
         NAMES,
         level=0.05,
         prior=None,
@@ -71,6 +79,51 @@ def test_the_better_score_wins_and_its_pool_is_searched(tmp_path: Path) -> None:
     # no class has 100, and 150 known images have no 14 false alarms, as there are beside 30
     assert [found.rehearsal.found(images).tried for images in (100, 30)] == [0, 0]
     assert found.rehearsal.found(10).hits > 0
+
+
+def turns(**aurocs: float) -> list[Turn]:
+    return [Turn(name, 9, {0.05: 0.5}, auroc, [], {}) for name, auroc in aurocs.items()]
+
+
+def test_a_score_is_chosen_by_the_other_classes() -> None:
+    msp = turns(cat=0.9, dog=0.7, fox=0.7)  # .767; without cat .7, dog .8, fox .8
+    distance = turns(cat=0.6, dog=0.85, fox=0.8)  # .75; without cat .825, dog .7, fox .725
+    assert choose_score([msp, distance]) == (0, {"cat": 1, "dog": 0, "fox": 0})
+    assert choose_score([distance, msp]) == (1, {"cat": 0, "dog": 1, "fox": 1})
+    same = turns(cat=0.5, dog=0.5)
+    assert choose_score([same, same]) == (0, {"cat": 0, "dog": 0})  # the first one wins a tie
+    assert choose_score([turns(cat=0.1), turns(cat=0.9)]) == (1, {"cat": 1})  # nobody else
+    # where a score has no turn of a class, that of the others tells it
+    assert choose_score([turns(cat=0.9, dog=0.2), turns(dog=0.9)]) == (1, {"dog": 0})
+    assert choose_score([turns(cat=0.9, dog=0.8), turns(dog=0.7)]) == (0, {"cat": 0, "dog": 0})
+
+
+def near() -> Any:
+    """Return four classes, of which one is far from the others: no score tells all best."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(4).repeat_interleave(40)
+    centers = torch.eye(4, 16) * torch.tensor([2.0, 2.0, 2.0, 6.0])[:, None]
+    return samples(centers[labels] + torch.randn(160, 16, generator=generator), labels)
+
+
+def test_the_figures_of_a_class_are_by_the_score_that_the_others_chose(tmp_path: Path) -> None:
+    counted: list[tuple[int, int]] = []
+    found = fitted(tmp_path, lambda done, total: counted.append((done, total)), near())
+    rules = Rules(finding=FINDING, met=frozenset({"dog"}))
+    each = [
+        rehearse(Tail(RIDGE, TEMPERATURE, Score.parse(name)), near(), NAMES, rules)
+        for name in SCORES
+    ]
+    best, of_class = choose_score([one.turns for one in each])
+    assert SCORES[best] == found.score
+    assert set(of_class.values()) == {0, 1}  # or nothing is tested
+    expected = [each[of_class[name]].turns[place] for place, name in enumerate(NAMES)]
+    assert found.rehearsal.turns == expected
+    assert found.rehearsal.turns != each[best].turns
+    assert counted == [
+        *((done, 8) for done in range(1, 5)),
+        *((done, 12) for done in range(5, 13)),
+    ]
 
 
 class StoppedError(Exception):
