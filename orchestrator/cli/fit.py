@@ -15,19 +15,47 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
+# what may not be empty: as a path it would be the working folder, else an option left out
+Photos = Annotated[
+    str, typer.Argument(help="Folder with one folder of images per class.", callback=not_empty)
+]
+Backbone = Annotated[
+    str,
+    typer.Option(
+        help="A name of timm, a folder or file of weights, NAME=FILE, or none: train one.",
+        callback=not_empty,
+    ),
+]
+Time = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME",
+        help="Begin nothing new after it, and train no longer: 20m.",
+        callback=not_empty,
+    ),
+]
+Groups = Annotated[
+    str,
+    typer.Option(
+        help="Images that belong together: a table of path and group, or a pattern.",
+        callback=not_empty,
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="Table of path and label that corrects labels.", callback=not_empty),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Name of the registered model; default the folder's.", callback=given_model_name
+    ),
+]
+
 
 def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads them)
-    photos: Annotated[
-        str,
-        typer.Argument(help="Folder with one folder of images per class.", callback=not_empty),
-    ],
-    backbone: Annotated[
-        str,
-        typer.Option(
-            help="A name of timm, a folder or file of weights, NAME=FILE, or none: train one.",
-            callback=not_empty,
-        ),
-    ] = "",
+    photos: Photos,
+    backbone: Backbone = "",
     deeper: Annotated[
         bool,
         typer.Option("--deeper", help="Fine-tune the backbone too; it serves if it is better."),
@@ -42,37 +70,16 @@ def fit(  # noqa: PLR0913  (one parameter per option: that is how typer reads th
     false_alarm: Annotated[
         float, typer.Option(help="Share of photos of known classes that are called unknown.")
     ] = 0.05,
-    time: Annotated[
-        str,
-        typer.Option(
-            metavar="TIME",
-            help="Begin nothing new after it, and train no longer: 20m.",
-            callback=not_empty,
-        ),
-    ] = "",
-    groups: Annotated[
-        str,
-        typer.Option(
-            help="Images that belong together: a table of path and group, or a pattern.",
-            callback=not_empty,
-        ),
-    ] = "",
-    labels: Annotated[
-        str | None,
-        typer.Option(help="Table of path and label that corrects labels.", callback=not_empty),
-    ] = None,
+    time: Time = "",
+    groups: Groups = "",
+    labels: Labels = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the photos and what would run; run nothing.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON, all else on stderr.")
     ] = False,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Name of the registered model; default the folder's.", callback=given_model_name
-        ),
-    ] = "",
+    model: Model = "",
     storage: Storage = "runs",
 ) -> None:
     """Fit a model to a folder of photos, judge it, make it champion.

@@ -11,11 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from trainables.artifacts import Backbone, ImageView, LabelledView
+from trainables.artifacts import Backbone, ImageView, LabelledView, Pixels
 from trainables.context import Context, FeatureStore
 from trainables.errors import ConfigError, did_you_mean
 from trainables.methods.pretrainers import Pretrainer
 from trainables.models.extraction.ahead import ReadAhead
+from trainables.models.extraction.pieces import InPieces
 from trainables.models.extraction.readings import OnePass, family_name
 from trainables.models.extraction.stored_features import StoredRows
 from trainables.models.networks import OWN, Branched, FastNet, SmallResNet, initialize
@@ -296,7 +297,8 @@ def extract_features(
     """Return the features of a whole view, ``[N, D]`` float32 on the CPU, in view order.
 
     The trunk runs in evaluation mode without augmentation; its mode is restored afterwards. An
-    empty view gives ``[0, D]``. Images are read, and files decoded, a batch ahead of the trunk.
+    empty view gives ``[0, D]``. Images are read, and files decoded, a batch ahead of the trunk. A
+    batch that the device's memory does not hold is computed in halves.
 
     Args:
         trunk: The trunk.
@@ -319,13 +321,18 @@ def extract_features(
         left = len(rows.missing)
         images = ReadAhead(view.images, view.indices, rows.missing, _per_pass(batch_size, view))
         one_pass: OnePass | None = None
+
+        def run(pixels: Pixels) -> tuple[Tensor, dict[str, Tensor]]:
+            nonlocal one_pass
+            batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+            if wanted and one_pass is None:
+                one_pass = OnePass(trunk, batch[:1])
+            return one_pass(batch) if one_pass else ((compute or trunk)(batch), {})
+
+        in_pieces = InPieces(run)
         with torch.inference_mode(), rows:
             for chosen, pixels in images:
-                batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-                if wanted and one_pass is None:
-                    one_pass = OnePass(trunk, batch[:1])
-                found, others = one_pass(batch) if one_pass else ((compute or trunk)(batch), {})
-                features[chosen] = found.float().to(features)
+                features[chosen], others = in_pieces(pixels)
                 rows.computed(chosen, others)
                 left -= len(chosen)
                 if done is not None:
