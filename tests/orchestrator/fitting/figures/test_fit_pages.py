@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.fitting.figures.fit_pages import write_findings
+from orchestrator.fitting.figures.fit_pages import not_doubted, write_findings
 from orchestrator.fitting.figures.photo_answers import Part, PhotoAnswers
 from orchestrator.fitting.fit_record import FitRecord
 from orchestrator.fitting.photo_folder import Found, look_at_folder
@@ -122,6 +122,19 @@ def test_the_page_shows_what_answers_tell(pets: Path, tmp_path: Path) -> None:
     assert "http" not in page.replace("http-equiv", "")
     assert str(tmp_path) not in page
     assert "<code>suspects_1.csv</code>" in page
+
+
+def test_classes_that_the_model_does_not_tell_are_not_doubted() -> None:
+    """By hand: of three dogs two count for cats, and the only fox does; a cat needs .9."""
+    names = ["cat", "dog", "fox"]
+    sure = [[0.9, 0.1, 0], [0.9, 0.1, 0], [0.95, 0.05, 0], [0.95, 0.05, 0], [0.1, 0.9, 0]]
+    train = Answers(np.array([0, 0, 1, 1, 1]), np.array(sure), "abcde", names)
+    test = Answers(np.array([0, 2]), np.array([[0.9, 0.1, 0], [0.95, 0, 0.05]]), "fg", names)
+    nothing = Answers(np.zeros(0, dtype=np.int64), np.zeros((0, 3)), "", names)
+    assert not_doubted(train, nothing) == ["dog"]
+    assert not_doubted(test) == ["fox"]
+    assert not_doubted(train, test) == ["dog", "fox"]
+    assert not_doubted(nothing) == []
 
 
 def test_without_suspects_there_is_no_table(pets: Path, tmp_path: Path) -> None:

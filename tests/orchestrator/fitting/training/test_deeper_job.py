@@ -8,24 +8,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from orchestrator.execution.store_executor import cached_views
 from orchestrator.fitting import job as fit_job
 from orchestrator.fitting.fit_options import FitOptions
 from orchestrator.fitting.fit_record import FitRecord
 from orchestrator.fitting.fitted_model import FittedModel
+from orchestrator.fitting.photo_folder import look_at_folder
 from orchestrator.fitting.progress_lines import Lines
+from orchestrator.fitting.service import Fitted, Tried
 from orchestrator.fitting.start import fit_photos, show_dry_run
-from orchestrator.fitting.training import training_plan
+from orchestrator.fitting.training import training_plan, untried
 from orchestrator.fitting.training.deeper import NOTHING_TO_TUNE
-from orchestrator.fitting.training.deeper_job import noticed_of
+from orchestrator.fitting.training.deeper_job import noticed_of, was_right
+from orchestrator.fitting.trying.answer_table import AnswerTable
+from orchestrator.fitting.trying.choosing import Choice
 from orchestrator.options import EXPORTED, MODELS
 from orchestrator.registry.versions import Registry
 from orchestrator.tracking.mlflow_client import tracking_uri
 from tests.helpers.small_fit import NAMES, few_variants, write_weights
 from trainables.errors import ConfigError
+from trainables.experiment import Experiment, in_service
 from trainables.inference.outcomes import BASE_FILE, OUTCOMES_FILE, load_outcomes
 from trainables.rehearsal.outcome import Rehearsal, Turn
+from trainables.settings import assign
 
 pytestmark = [
     pytest.mark.slow,
@@ -173,6 +181,46 @@ def test_without_a_pretrained_backbone_there_is_nothing_to_fine_tune(desk: Desk)
         with pytest.raises(ConfigError, match="--deeper fine-tunes") as caught:
             act(asked, Lines(io.StringIO()))
         assert str(caught.value) == NOTHING_TO_TUNE
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_frozen_answers_are_of_images_that_neither_trained_on(
+    tmp_path: Path, own: bool
+) -> None:
+    """By values: out of fold those of the training images, else those of the own val/."""
+    draw = np.random.default_rng(0)
+    for part in ("train", "val", "test") if own else ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / part / name).mkdir(parents=True)
+            for n in range(3):
+                pixels = draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "pets" / part / name / f"{n}.png")
+    found = look_at_folder(tmp_path / "pets", tmp_path / "model")
+    settings = {
+        "data.source": found.source,
+        "data.root": str(tmp_path / "data"),
+        "data.image_size": 8,
+        "data.world": "service",
+    }
+    recipe = assign(in_service(Experiment(), {}), settings)
+    views = cached_views(recipe.data)
+    view = views.validation_known if own else views.known_train
+    assert len(view.labels) == 6
+    served = torch.from_numpy(view.labels.copy())
+    served[[1, 4]] = 1 - served[[1, 4]]
+    table = AnswerTable(torch.stack([1 - served, served]).to(torch.int16), torch.zeros(2))
+    nothing = dict.fromkeys(Fitted._fields)
+    choice = Choice(1, untried.NO_GAIN, untried.NO_GAIN, 1)
+    frozen = Fitted(**nothing)._replace(  # type: ignore[arg-type]
+        found=found,
+        views=views,
+        recipe=recipe,
+        tried=Tried((), table, choice, None, 0),  # type: ignore[arg-type]
+    )
+    right = was_right(frozen, tmp_path / "model")
+    part = tmp_path / "pets" / ("val" if own else "train")
+    files = [part / name / f"{n}.png" for name in ("cat", "dog") for n in range(3)]
+    assert right == {file: n not in (1, 4) for n, file in enumerate(files)}
 
 
 def test_the_frozen_rate_is_that_of_the_fold_alone() -> None:

@@ -39,3 +39,13 @@ def test_images_that_were_kept_out_judge_it() -> None:
     assert found.search.classes_not_judged == ["cow"]
     assert found.search.kept_out == 5
     assert (found.choice.served, found.base, found.search.variants) == (0, 0, 1)
+    honest = found.search.honest
+
+    def groups(*numbers: int) -> LabelledView:
+        return view._replace(groups=np.array(numbers))
+
+    # images of one shot are as good as one: the interval is wider
+    assert untried(artifacts, groups(0, 1, 2, 3, 4)).search.honest == honest
+    shots = untried(artifacts, groups(0, 0, 0, 0, 4)).search.honest
+    assert shots.mean == honest.mean
+    assert shots.high - shots.low > 1.1 * (honest.high - honest.low)
