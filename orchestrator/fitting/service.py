@@ -26,6 +26,7 @@ from orchestrator.fitting.rehearsing import FILE
 from orchestrator.fitting.trying.answer_table import AnswerTable, logits_out_of_fold
 from orchestrator.fitting.trying.choosing import Choice
 from orchestrator.options import EXPORTED
+from orchestrator.registry.version_lookup import keep_parts
 from trainables.features.predict import predict_logits
 from trainables.inference.card import describe_model, read_card
 from trainables.inference.expected_prior import expected_prior
@@ -106,6 +107,7 @@ def serve_fitted(fitted: Fitted, options: FitOptions, folder: Path, *, began: fl
         began: When the fit began, by ``time.monotonic``.
     """
     exported = _export(fitted, options.storage, folder)
+    keep_parts(options.storage, options.model_name, exported)
     answers = _answers(fitted, base=False)
     photos = photos_of(fitted, folder)
     _tables(fitted, answers, folder, exported)

@@ -15,6 +15,7 @@ from orchestrator.fitting.photo_folder import Found, look_at_folder
 from orchestrator.fitting.screen import last_screen, photos_lines
 from orchestrator.fitting.training.untested import with_untested
 from orchestrator.options import folder_of_model, local_folder
+from orchestrator.registry.version_lookup import restore_parts
 from trainables.data.source_names import PRIOR_FILE
 from trainables.errors import ConfigError
 from trainables.keys import code_digest, file_digest
@@ -46,6 +47,9 @@ def fit_photos(options: FitOptions, lines: Lines) -> FitRecord:
 
 
 def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
+    restored = restore_parts(options.storage, options.model_name)
+    if restored:
+        lines.say("parts", restored)
     found = look_at_folder(
         options.photos,
         folder,

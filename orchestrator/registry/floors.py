@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.registry.comparison import LATENCY, Asked, comparable_metrics
@@ -96,6 +96,7 @@ def keep_best(
     floors: Mapping[str, Floor],
     gates: Sequence[Gate],
     refusing: Sequence[str],
+    unshared: Collection[str] = (),
 ) -> None:
     """Write to a version that becomes champion in which metrics another one stays the best.
 
@@ -111,6 +112,7 @@ def keep_best(
         floors: Floors that the version was compared with.
         gates: Gates that compared.
         refusing: Names of gates that refused a version promoted by force.
+        unshared: Metrics in which no image could be compared with the champion: it stays the best.
     """
     former = {} if champion is None else best_champions(registry, model, champion)
     best: dict[str, str] = {}
@@ -120,6 +122,9 @@ def keep_best(
             continue
         if metric not in floors and former.get(metric, version) != version:
             best[metric] = former[metric]
+            continue
+        if metric not in floors and metric in unshared:
+            best[metric] = champion
             continue
         floor = floors.get(metric) or floor_of(champion, metric, comparison)
         mine, theirs = (side.get(metric, math.nan) for side in (floor.challenger, floor.best))

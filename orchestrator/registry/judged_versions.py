@@ -15,7 +15,7 @@ from orchestrator.registry.comparison import (
 )
 from orchestrator.registry.floors import Floor, best_champions, find_floors, floor_of, metric_of
 from orchestrator.registry.gate_settings import changed_settings
-from orchestrator.registry.judging import Rival, by_metrics, judge_photos
+from orchestrator.registry.judging import Judged, Rival, by_metrics, judge_photos
 from orchestrator.registry.verdicts import COMPARISON
 from orchestrator.registry.versions import BASE_FILE
 from trainables.functional.paired_rules import Gain
@@ -24,11 +24,15 @@ from trainables.methods.gates import Gate
 
 
 class JudgedVersion(NamedTuple):
-    """Decisions of the gates, the metrics that they compared, and the floors."""
+    """Decisions of the gates, the metrics that they compared, and the floors.
+
+    ``unshared`` are the metrics in which no image of the champion could be compared.
+    """
 
     decisions: list[GateRecord]
     comparison: Comparison
     floors: Mapping[str, Floor]
+    unshared: frozenset[str] = frozenset()
 
 
 def judge_version(asked: Asked) -> JudgedVersion:
@@ -98,7 +102,18 @@ def _by_image(asked: Asked, mine: Outcomes, theirs: Rival | None) -> JudgedVersi
             _beside_floor(d, by_name[d.name], floors[LATENCY]) if d.name in by_name else d
             for d in decisions
         ]
-    return JudgedVersion(decisions, _as_metrics(timed, gates, judged.over_champion), floors)
+    compared = _as_metrics(timed, gates, judged.over_champion)
+    unshared = _unshared(judged, gates) if theirs is not None else frozenset[str]()
+    return JudgedVersion(decisions, compared, floors, unshared)
+
+
+def _unshared(judged: Judged, gates: Sequence[Gate]) -> frozenset[str]:
+    """Return the metrics without a gain over the champion, if it shared classes but no image."""
+    verdicts = {d.name: d.verdict for d in judged.decisions}
+    if verdicts[COMPARISON] != "not asked":
+        return frozenset()
+    held = {metric_of(g) for g in gates if g.figure and g.name not in judged.over_champion}
+    return frozenset(held - {""})
 
 
 def _without_table(record: GateRecord, former: str | None) -> GateRecord:

@@ -149,9 +149,8 @@ def decide(
     if disqualified:
         return PromotionRecord(model=model, version=version, promoted=False, gates=disqualified)
     champion = standing_champion(registry, model, version)
-    decisions, comparison, floors = judge_version(
-        Asked(registry, model, version, champion, metrics, gates, data)
-    )
+    judged = judge_version(Asked(registry, model, version, champion, metrics, gates, data))
+    decisions, comparison = judged.decisions, judged.comparison
     refusing = [decision.name for decision in decisions if not decision.passed]
     promoted = not refusing or (force and Provenance.name not in refusing)
     record = PromotionRecord(
@@ -175,9 +174,10 @@ def decide(
             version,
             champion=champion,
             comparison=comparison,
-            floors=floors,
+            floors=judged.floors,
             gates=gates,
             refusing=refusing,
+            unshared=judged.unshared,
         )
         _set_champion(registry, model, version, champion)
     else:

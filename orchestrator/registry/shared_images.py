@@ -7,12 +7,27 @@ shows is what the newer version's data say.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from trainables.inference.outcomes import FITTED, Outcomes, Part
+from orchestrator.options import local_folder
+from orchestrator.registry.version_lookup import CHAMPION, find_version, folder_of
+from orchestrator.tracking.mlflow_client import tracking_uri
+from trainables.errors import ConfigError
+from trainables.inference.outcomes import (
+    FITTED,
+    OUTCOMES_FILE,
+    Outcomes,
+    Part,
+    image_table,
+    load_outcomes,
+)
+
+if TYPE_CHECKING:
+    from trainables.inference.outcome_tables import Pictured
 
 HALF = 0.5  # classes that share this part of their images are one class, renamed
 SHOWN = 5  # names of classes in a sentence
@@ -79,6 +94,43 @@ def share(mine: Outcomes, theirs: Outcomes, part: Part = "test") -> Shared:
     )
 
 
+def check_shared_class(storage: str, model: str, photos: Sequence[Pictured]) -> None:
+    """Return if a model of these images could be compared with the champion, or none can tell.
+
+    Args:
+        storage: Storage of the model.
+        model: Registered name.
+        photos: The images, with the classes that the model will know.
+
+    Raises:
+        ConfigError: The champion knows none of the classes, under no name.
+    """
+    uri = tracking_uri(None, local_folder(storage))
+    version = find_version(uri, model, CHAMPION) if photos else None
+    folder = None if version is None else folder_of(version, Path())
+    if version is None or folder is None or not (folder / OUTCOMES_FILE).is_file():
+        return
+    columns = zip(*((p.bytes_digest, p.part, p.class_name, p.group) for p in photos), strict=True)
+    classes = tuple(sorted({photo.class_name for photo in photos}))
+    theirs = load_outcomes(folder / OUTCOMES_FILE)
+    if share_a_class(Outcomes(image_table(*columns), classes), theirs):
+        return
+    raise ConfigError(
+        f"--model: '{model}' is the name of a model of other classes: its champion, version "
+        f"{version.number}, knows {_listed(theirs.classes)}, these images show {_listed(classes)}; "
+        "the two could not be compared, so give a name of its own with --model NAME"
+    )
+
+
+def share_a_class(mine: Outcomes, theirs: Outcomes) -> bool:
+    """Say whether two versions know a class in common, by its name or as a class that was renamed.
+
+    Answers are not asked for: the newer one may be what a model is to be made from.
+    """
+    renamed = find_renamed(mine, theirs)
+    return not set(mine.classes).isdisjoint(renamed.get(name, name) for name in theirs.classes)
+
+
 def _fitted_on(asked: pd.DataFrame, mine: Outcomes, theirs: Outcomes) -> np.ndarray[Any, Any]:
     """Say of each image whether a version was fitted on it, or on another one of its group."""
     digests: set[str] = set()
@@ -92,29 +144,39 @@ def _fitted_on(asked: pd.DataFrame, mine: Outcomes, theirs: Outcomes) -> np.ndar
 def find_renamed(mine: Outcomes, theirs: Outcomes) -> dict[str, str]:
     """Return the name of today of each class that the other version knew by another name.
 
-    A class keeps its name as long as one of its images is still called so. Otherwise it is renamed
-    if, of the images that both versions have, a class of today shares half of its images with it,
-    and it shares half of its own; where two classes claim the same one, neither is renamed. A class
-    that is gone, and whose name another one has taken, is called "... of before".
+    Of the images that both versions have, a former class is a class of today if that one has half
+    of its images or more, and they are half of that one's. It is renamed if none of its images is
+    called as before, or if its name went to another former class in this way, as where two labels
+    were swapped: then a few images that were left behind do not keep the name. Where two classes
+    claim the same one, neither is renamed. A former class that is gone, or of which less than half
+    kept its name, and whose name another one has taken, is called "... of before".
     """
     columns = ["digest", "label"]
     old, new = (t.images[t.images["label"] != ""][columns] for t in (theirs, mine))
     both = old.merge(new, on="digest", suffixes=("_old", "_new"))
     shared = pd.crosstab(both["label_old"], both["label_new"])
-    claims: dict[str, list[str]] = {}
+    claims: dict[str, str] = {}
+    empty, kept = set[str](), set[str]()  # no image, and half of them or more, is called as before
     for name in sorted(set(theirs.classes) & set(shared.index)):
         row = shared.loc[name]
-        if row.get(name, 0) > 0:
-            continue
+        same = row.get(name, 0)
+        empty |= {name} if not same else set()
+        kept |= {name} if same >= HALF * row.sum() else set()
         halves = [
             other
             for other in row.index
-            if row[other] >= HALF * row.sum() and row[other] >= HALF * shared[other].sum()
+            if other != name
+            and row[other] >= HALF * row.sum()
+            and row[other] >= HALF * shared[other].sum()
         ]
         if len(halves) == 1:
-            claims.setdefault(halves[0], []).append(name)
-    renamed = {names[0]: other for other, names in claims.items() if len(names) == 1}
-    taken = set(renamed.values()) & (set(theirs.classes) - set(renamed) - set(shared.index))
+            claims[name] = halves[0]
+    movers: dict[str, list[str]] = {}
+    for name, other in claims.items():
+        if name in empty or name in claims.values():
+            movers.setdefault(other, []).append(name)
+    renamed = {names[0]: other for other, names in movers.items() if len(names) == 1}
+    taken = set(renamed.values()) & (set(theirs.classes) - set(renamed) - kept)
     return renamed | {name: f"{name} of before" for name in taken}
 
 

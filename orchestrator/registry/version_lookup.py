@@ -2,6 +2,8 @@
 
 MLflow's sqlite file is read by ``sqlite3``, and a server is asked by one REST call. Whatever these
 do not answer, an alias that does not exist or a table of a later MLflow, is left to MLflow.
+
+A version keeps a copy of its model's ledger of parts, which gives back what the ledger lost.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -18,12 +21,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlencode, urlparse
 
+from orchestrator.options import LEDGER, folder_of_model, local_folder
+from orchestrator.tracking.mlflow_client import tracking_uri
 from trainables.errors import ConfigError, did_you_mean
 
 MODEL_PATH = Path("artifacts") / "model"  # the model folder's path inside an MLflow model
 T = TypeVar("T")
 SECONDS = 10.0
 SQLITE = "sqlite:///"
+CHAMPION = "champion"
 DIGEST_TAG = "orchestrator.digest"
 BY_ALIAS = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
 MODELS = (
@@ -132,6 +138,43 @@ def folder_of(version: Version, copies: Path) -> Path | None:
             return folder / MODEL_PATH if (folder / MODEL_PATH).is_dir() else folder
     copy = copies / version.digest
     return copy if version.digest and copy.is_dir() else None
+
+
+def keep_parts(storage: str, model: str, folder: Path) -> None:
+    """Put a copy of a model's ledger of parts, if there is one, into an exported model.
+
+    Args:
+        storage: Storage of the model.
+        model: Registered name.
+        folder: The exported model.
+    """
+    ledger = folder_of_model(storage, model) / LEDGER
+    if ledger.is_file():
+        shutil.copyfile(ledger, folder / LEDGER)
+
+
+def restore_parts(storage: str, model: str) -> str:
+    """Give a model's ledger back what it lost and the champion's version still knows.
+
+    A version whose files this machine does not read in place gives nothing back.
+
+    Returns:
+        A line that says so; empty where nothing was missing.
+
+    Raises:
+        ConfigError: The ledger is damaged.
+    """
+    ledger = folder_of_model(storage, model) / LEDGER
+    uri = tracking_uri(None, local_folder(storage))
+    version = find_version(uri, model, CHAMPION)
+    folder = None if version is None else folder_of(version, Path())
+    if version is None or folder is None or not (folder / LEDGER).is_file():
+        return ""
+    from trainables.data.shots.ledger import complete
+
+    lost = complete(ledger, folder / LEDGER)
+    images = f"{lost:,} image{'s' if lost > 1 else ''}"
+    return f"{images} put back into {ledger} as version {version.number} has them" if lost else ""
 
 
 def _models_in_database(file: Path) -> list[str] | None:

@@ -39,6 +39,7 @@ from orchestrator.records import (
 from orchestrator.registry.comparison import gate_metrics
 from orchestrator.registry.packaging import is_model
 from orchestrator.registry.paired import false_alarms
+from orchestrator.registry.version_lookup import keep_parts
 from orchestrator.report.service_lines import service_lines
 from orchestrator.store.stage_store import StageStore
 from orchestrator.tracking.tracker import Tracker
@@ -108,6 +109,8 @@ class ServiceRound:
         outcome = export_model(served.recipe.model_dump(mode="json"), {}, storage, folder, "first")
         views = cached_views(served.recipe.data)
         describe_model(folder, views, "first")
+        if self.record.served_source:
+            keep_parts(self.options.storage, self.options.model, folder)
         told = self._save_tables(folder, served.recipe, outcome, base.recipe, rehearsed, storage)
         updated = [NO_UPDATE] if rehearsed is not None and rehearsed.served == "updated" else []
         self.record.service = ServiceRecord(

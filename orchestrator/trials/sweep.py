@@ -90,6 +90,7 @@ def _check_early(
         The base recipe of the laboratory, and the source of the model that serves; see
         `trainables.data.shots.written_parts`.
     """
+    from orchestrator.registry.shared_images import check_shared_class
     from orchestrator.trials.data_look import look_before_sweep, say, say_faults
     from orchestrator.trials.service_recipe import check_service, ends_in_service
     from orchestrator.trials.sweep_start import open_ladder, open_sampler
@@ -106,6 +107,7 @@ def _check_early(
     parts = _written_parts(options, base.data)
     for line in parts.lines:
         say(console, line)
+    check_shared_class(options.storage, options.model, parts.photos)
     found = look(parts.laboratory, decode=True)
     say(console, found._replace(source=base.data.source).summary())
     found.refuse()
@@ -117,11 +119,14 @@ def _check_early(
 
 def _written_parts(options: SweepOptions, data: Data) -> WrittenParts:
     """Decide which of one's own images train and which test, and write it down."""
+    from orchestrator.registry.version_lookup import restore_parts
     from trainables.data.shots.written_parts import WrittenParts, write_parts
 
     if "://" in options.storage.removeprefix("file://"):
         return WrittenParts(data, "", [f"{NOT_WRITTEN} {options.storage}"])
-    return write_parts(data, folder_of_model(options.storage, options.model) / LEDGER)
+    restored = restore_parts(options.storage, options.model)
+    parts = write_parts(data, folder_of_model(options.storage, options.model) / LEDGER)
+    return parts._replace(lines=[*([f"parts: {restored}"] if restored else []), *parts.lines])
 
 
 def _run_locked(

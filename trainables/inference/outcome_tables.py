@@ -12,6 +12,7 @@ from torch import Tensor
 from trainables.artifacts import OutOfFold, Scorer
 from trainables.data.readers.kept_files import kept_files, source_of
 from trainables.data.source_cache import file_digests
+from trainables.errors import ConfigError
 from trainables.features.predict import calibrated, confidence, predict_logits
 from trainables.functional.verdict import called_unknown, threshold_of_each
 from trainables.inference.model import Predictions
@@ -71,6 +72,8 @@ def pictures_of(data: Data, views: Views) -> list[Picture]:
         ConfigError: The files changed since they were decoded.
     """
     source = source_of(data)
+    if source.digest != views.summary["source_digest"]:  # or other files would be told answers
+        raise ConfigError(f"{data.source}: its files changed since they were decoded; start again")
     part = dict.fromkeys(range(len(source.labels)), "train")
     part |= dict.fromkeys(views.index_lists["validation_known"], "val")
     part |= dict.fromkeys(views.index_lists["held_out_known"], "test")

@@ -3,8 +3,6 @@
 import fcntl
 import io
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,8 @@ from orchestrator.fitting.photo_folder import look_at_folder
 from orchestrator.fitting.progress_lines import Lines
 from orchestrator.fitting.start import _example, fit_key, fit_photos
 from orchestrator.records import PromotionRecord
+from tests.helpers.photos import photo_folder
+from tests.helpers.registered import name_champion
 from tests.orchestrator.fitting.test_screen import RECORD
 from trainables.errors import ConfigError
 
@@ -133,18 +133,35 @@ def test_unchanged_photos_are_told_from_another_folder(
         }
     ).save(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with closing(sqlite3.connect(storage / "mlflow.db")) as database, database:
-        database.execute("CREATE TABLE registered_model_aliases (name, alias, version)")
-        database.execute(
-            "CREATE TABLE model_versions "
-            "(name, version, storage_location, source, status, current_stage)"
-        )
-        database.execute("INSERT INTO registered_model_aliases VALUES ('pets', 'champion', 2)")
-        row = ("pets", 2, None, str(folder), "READY", "None")
-        database.execute("INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)", row)
+    name_champion(storage, "pets", folder, version=2)
     monkeypatch.chdir(photos)
     out = io.StringIO()
     found = fit_photos(options, Lines(out))
     assert f"nothing changed since noon: version 2 {state}" in out.getvalue()
     assert (found.storage, found.report) == (str(storage), str(folder / "report.html"))
     assert f"orchestrator promote list --storage {storage} --model pets" in out.getvalue()
+
+
+def test_the_parts_that_a_ledger_lost_come_back_before_the_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them test images would train, and it would be another fit."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    photos = photo_folder(tmp_path / "pets", {"cat": 6, "dog": 6})
+    options = FitOptions(photos=photos, storage=str(tmp_path / "runs"))
+    folder, files = tmp_path / "runs" / "models" / "pets", tmp_path / "version"
+    look_at_folder(photos, folder)
+    ledger = folder / "splits.jsonl"
+    ledger.write_text(ledger.read_text().replace('"train"', '"test"', 2))
+    found = look_at_folder(photos, folder)
+    assert found.photos.test == 2
+    verdict = PromotionRecord(model="pets", version="1", promoted=True, gates=[])
+    told = {"key": fit_key(options, found), "started": "noon", "promotion": verdict}
+    RECORD.model_copy(update=told).save(folder)
+    files.mkdir()
+    ledger.replace(files / ledger.name)
+    name_champion(tmp_path / "runs", "pets", files)
+    out = io.StringIO()
+    fit_photos(options, Lines(out))
+    assert f"12 images put back into {ledger} as version 1 has them" in out.getvalue()
+    assert "nothing changed since noon: version 1 answers" in out.getvalue()

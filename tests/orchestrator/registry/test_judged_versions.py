@@ -182,6 +182,22 @@ def test_a_floor_stays_where_a_version_could_not_be_compared_with_it(desk: Desk)
     assert "best champion so far (version 1): test/accuracy/balanced 0.8775" in overall(last).reason
 
 
+def test_a_champion_that_shared_no_image_stays_the_floor_of_its_own_images(desk: Desk) -> None:
+    """Photos of another place under the same name, and back again: version 1 still stands."""
+    assert desk.challenge(skilled(0.90)).promoted
+    other = desk.challenge(skilled(0.80, start=1000), base=skilled(0.70, start=1000))
+    assert other.promoted
+    assert other.gates[0].verdict == "not asked"
+    assert desk.best("2") == {"test/accuracy/open": "1"}
+    back = desk.challenge(skilled(0.70))
+    assert not back.promoted
+    assert "best champion so far (version 1): test/accuracy/balanced 0.7000 against 0.9000" in (
+        overall(back).reason
+    )
+    assert desk.challenge(skilled(0.90)).promoted
+    assert desk.best("4") == {}
+
+
 def test_a_floor_whose_table_is_gone_is_not_asked_and_said(desk: Desk) -> None:
     for skill in (0.900, 0.8925):
         desk.challenge(skilled(skill))

@@ -153,6 +153,42 @@ def test_two_classes_that_changed_names_are_followed() -> None:
     assert gains(mine, theirs)[BALANCED].same
 
 
+@pytest.mark.parametrize("left", [("lynx",), ("lynx", "ocelot")])
+def test_an_image_that_a_swap_of_two_labels_left_behind_keeps_no_name(
+    left: tuple[str, ...],
+) -> None:
+    """Else the former lynx would be today's lynx, which are the former ocelots: all were wrong."""
+    data = photos()
+    swap = {"lynx": "ocelot", "ocelot": "lynx"}
+    stay = {f"{name}-train-0" for name in left}
+    called = [
+        Photo(p.digest, p.label if p.digest in stay else swap.get(p.label, p.label), p.part, p.hard)
+        for p in data
+    ]
+    theirs = version(data, right_below(0.9))
+    shared = share(version(called, right_below(0.7)), theirs)
+    assert (shared.renamed, shared.only_mine, shared.only_theirs) == (swap, (), ())
+    assert shared.relabelled == 0  # the images left behind are no test images
+    assert verdict(version(called, right_below(0.7)), theirs) == "refused"
+
+
+def test_a_scattered_class_whose_name_another_one_took_is_of_before() -> None:
+    """The lynxes went to two classes, all but one; what was an ocelot is called lynx."""
+    data = photos(NAMES)
+    now = {"ocelot": "lynx"}
+
+    def called(n: int, photo: Photo) -> str:
+        if photo.label != "lynx":
+            return now.get(photo.label, photo.label)
+        return "lynx" if photo.digest == "lynx-train-0" else ("serval", "tabby")[n % 2]
+
+    after = [Photo(p.digest, called(n, p), p.part, p.hard) for n, p in enumerate(data)]
+    shared = share(version(after, lambda p: p.label), version(data, lambda p: p.label))
+    assert shared.renamed == {"ocelot": "lynx", "lynx": "lynx of before"}
+    assert shared.only_theirs == ("lynx of before",)
+    assert shared.relabelled == 40
+
+
 def test_a_name_that_another_class_took_is_not_the_class_that_had_it() -> None:
     """The ocelots were deleted, and what was a lynx is called ocelot: no former ocelot is right."""
     before = photos(("lynx", "ocelot"))

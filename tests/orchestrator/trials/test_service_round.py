@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from orchestrator.choice.service_figures import own_metrics
-from orchestrator.options import SweepOptions
+from orchestrator.options import LEDGER, SweepOptions, folder_of_model
 from orchestrator.records import (
     FinalistRecord,
     Objective,
@@ -30,6 +30,7 @@ from orchestrator.trials.service_round import ServiceRound, candidate_of
 from tests.helpers.weights import write_weights
 from trainables.artifacts import save_artifact
 from trainables.context import Context
+from trainables.data.shots.ledger import Ledger
 from trainables.experiment import Experiment, load_experiment
 from trainables.inference.model import load_model
 from trainables.inference.outcomes import BASE_FILE, OUTCOMES_FILE, file_digest, load_outcomes
@@ -265,9 +266,12 @@ def test_the_model_keeps_to_the_parts_that_are_written_down(
     served = tmp_path / "served.csv"
     served.write_text("\n".join(["path,label,part", *rows]))
     final.record.served_source = f"table:{served}"
+    ledger = folder_of_model(final.options.storage, final.options.model) / LEDGER
+    Ledger(ledger).append([("b1", "p1", "g1", "test")])
     final.run(str(tmp_path / "storage"))
     service = final.record.service
     assert service is not None
+    assert (tmp_path / service.folder / LEDGER).read_bytes() == ledger.read_bytes()
     assert (service.classes, service.images, service.test_images) == (4, 67, 30)
     table = load_outcomes(tmp_path / service.folder / OUTCOMES_FILE)
     part = table.images.set_index("digest")["part"]

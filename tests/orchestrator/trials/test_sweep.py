@@ -21,8 +21,12 @@ from orchestrator.trials.sweep_job import SweepJob
 from orchestrator.trials.sweep_start import folder_of, open_record
 from tests.helpers.factory import make_record
 from tests.helpers.photos import photo_folder
+from tests.helpers.registered import name_champion
+from tests.helpers.versions import photos as flower_photos
+from tests.helpers.versions import version
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment, load_experiment
+from trainables.inference.outcomes import OUTCOMES_FILE, save_outcomes
 
 
 def test_the_record_is_read_when_the_driver_before_has_ended(
@@ -154,6 +158,46 @@ def test_what_was_decided_early_is_what_the_sweep_computes_with(
     assert made[1] == laboratory
     assert made[2].served_source == served
     assert made[2].experiment["data"]["source"] == f"folder:{cats}"  # the user's words
+
+
+def test_images_of_which_the_champion_knows_no_class_are_refused_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sweep, "_run_locked", lambda *_: pytest.fail("it ran"))
+    (tmp_path / "version").mkdir()
+    name_champion(tmp_path / "runs", "cats", tmp_path / "version")
+    flowers = version(flower_photos(("daisy", "rose")), lambda photo: photo.label)
+    save_outcomes(flowers, tmp_path / "version" / OUTCOMES_FILE)
+    cats = photo_folder(tmp_path / "cats", {"lynx": 30, "ocelot": 30, "serval": 12, "margay": 12})
+    sets = (
+        f"data.source=folder:{cats}", f"data.root={tmp_path}", "data.image_size=8",
+        "data.validation_per_class=4", "data.novel_classes=2",
+    )  # fmt: skip
+    options = SweepOptions(storage=str(tmp_path / "runs"), sets=sets)
+    with pytest.raises(ConfigError, match="'cats' is the name of a model of other classes"):
+        sweep.run_sweep(options, Console(quiet=True))
+
+
+def test_the_parts_that_a_ledger_lost_come_back_from_the_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    cats = photo_folder(tmp_path / "cats", {"lynx": 30, "ocelot": 30})
+    data = load_experiment(None, [f"data.source=folder:{cats}", f"data.root={tmp_path}"]).data
+    options = SweepOptions(storage=str(tmp_path / "runs"), model="cats")
+    first = sweep._written_parts(options, data)
+    ledger = tmp_path / "runs/models/cats/splits.jsonl"
+    moved = ledger.read_text().replace('"test"', '"x"').replace('"train"', '"test"')
+    (tmp_path / "version").mkdir()
+    (tmp_path / "version/splits.jsonl").write_text(moved.replace('"x"', '"train"'))
+    name_champion(tmp_path / "runs", "cats", tmp_path / "version")
+    assert sweep._written_parts(options, data).lines == first.lines  # nothing is missing
+    ledger.unlink()
+    found = sweep._written_parts(options, data)
+    assert found.lines[0] == f"parts: 60 images put back into {ledger} as version 1 has them"
+    turned = {"train": "test", "test": "train"}
+    assert [p.part for p in found.photos] == [turned[p.part] for p in first.photos]
 
 
 def test_a_folder_that_cannot_name_a_model_is_refused_first(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from trainables.artifacts import Classifier, Features, OutOfFold, Scorer
 from trainables.data.data_settings import Data
 from trainables.data.shots.photo_set import Photo
 from trainables.data.views import build_views
+from trainables.errors import ConfigError
 from trainables.experiment import Evaluate
 from trainables.inference.outcome_tables import (
     answers_of_table,
@@ -170,6 +171,22 @@ def test_pictures_have_the_part_class_and_group_of_their_files(
     assert all((own[0] == own[1]) == grouped for own in groups)
     held = views.index_lists["held_out_known"]
     assert [pictures[n].part for n in held] == ["test"] * 4
+
+
+@pytest.mark.parametrize("change", ["other pixels", "one for another"])
+def test_files_that_changed_since_they_were_decoded_are_told_no_answers(
+    tmp_path: Path, change: str
+) -> None:
+    """As many files are there, so that the answers to others would go by their digests."""
+    data = table(tmp_path, grouped=False)
+    views = build_views(data)
+    draw(tmp_path / "bee4.png", 77)
+    if change == "one for another":
+        (tmp_path / "bee4.png").replace(tmp_path / "new.png")
+        rows = (tmp_path / "list.csv").read_text().replace("bee4.png", "new.png")
+        (tmp_path / "list.csv").write_text(rows)
+    with pytest.raises(ConfigError, match="its files changed since they were decoded; start again"):
+        pictures_of(data, views)
 
 
 def test_the_table_of_the_base_lies_beside_that_of_the_model(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ One line of JSON an image, in ``splits.jsonl``: ``bytes`` and ``pixels`` (SHA-25
 decoded image), ``group``, ``part`` (train, val or test) and ``first_seen`` (UTC). Lines are only
 appended, in one write; of two lines about one image the later one counts. What is written wins
 over whatever a hash or a grown folder would say now. An editor may take the last line's break, or
-add empty lines.
+add empty lines. A ledger that was lost or cut short is completed from a copy.
 """
 
 from __future__ import annotations
@@ -85,6 +85,23 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def complete(path: Path, copy: Path) -> int:
+    """Add to a ledger what a copy of it says of images that it does not know.
+
+    Returns:
+        The number of these images. What the ledger says itself stays.
+
+    Raises:
+        ConfigError: One of the two is damaged.
+    """
+    with locked(path):
+        known = Ledger(path).by_bytes
+        lost = [entry for digest, entry in Ledger(copy).by_bytes.items() if digest not in known]
+        if lost:
+            _append(path, lost)
+    return len(lost)
+
+
 def _read(path: Path) -> list[Entry]:
     try:
         content = path.read_bytes()
@@ -121,8 +138,8 @@ def _parse(path: Path, number: int, line: bytes) -> Entry:
         raise ConfigError(
             f"{path} line {number} is damaged: a line must be an object with "
             f"{', '.join(FIELDS)} (part: train, val or test); received "
-            f"{short(line.decode(errors='replace'))}; restore the file from the newest version "
-            "of the model: it says which images are never trained on"
+            f"{short(line.decode(errors='replace'))}; delete the line: what the champion's version "
+            "knows of its image is put back, else the image is decided anew"
         ) from None
     return entry
 

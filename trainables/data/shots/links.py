@@ -23,7 +23,7 @@ from trainables.data.shots.near_copies import LEVEL, Alikeness
 from trainables.data.source_cache import Integers
 from trainables.settings import canonical_json
 
-VERSION = 2
+VERSION = 3
 BURST = 0.9  # similarity of images that only might be a burst, at least
 
 

@@ -11,7 +11,8 @@ few finds 96, 13 and 100 % of them, and a hash of differences 84, 5 and 100 %: m
 flips bits. That is why this is no hash.
 
 Pictures before one background are alike whatever they show. So two images count as near copies only
-where they are also more alike than 999 of 1,000 pairs of images of different classes.
+where they are also more alike than 999 of 1,000 pairs of images of different classes. One picture
+under two labels says nothing of this: it is like no other image of that class.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.data.source_cache import Images, Integers
+from trainables.data.source_cache import Booleans, Images, Integers
 
 LEVEL = 0.97
 MOVES = 2  # of 32 pixels, to each side
@@ -29,6 +30,7 @@ NEIGHBOURS = 8  # images that each one is compared with
 ALL_PAIRS = 50  # images of which each is compared with all others
 NEAR = 0.65  # cosine of Fourier magnitudes below which two images are no near copies
 STRANGERS = 1e-3  # share of pairs of different classes that may be above a level
+MOST_TWICE, OTHERS = 500, 8  # pairs that may be one picture; others of a class to compare it with
 PAIRS_DRAWN, PAIRS_AT_ONCE, ROWS_AT_ONCE = 5_000, 64, 1024
 FLAT = 1.0  # gray levels of standard deviation below which a picture shows nothing to compare
 FREQUENCIES = 7
@@ -78,15 +80,41 @@ class Alikeness:
         """Return the similarity that 1 in 1,000 pairs of images of different classes reach.
 
         It is taken from 5,000 pairs, drawn the same way every time; images without a class (an
-        empty name) are not drawn. Where there is one class it is the level of near copies.
+        empty name) are not drawn, and one picture under two labels is left out. Where there is one
+        class it is the level of near copies.
         """
         numbers = np.unique(np.array(class_names), return_inverse=True)[1]
         here = np.flatnonzero([bool(name) for name in class_names])
         pairs = here[np.random.default_rng(0).integers(0, len(here), (PAIRS_DRAWN, 2))]
         pairs = pairs[numbers[pairs[:, 0]] != numbers[pairs[:, 1]]]
-        if not len(pairs):
-            return LEVEL
-        return float(np.sort(self.of_pairs(pairs))[-int(STRANGERS * len(pairs)) - 1])
+        similarity = self.of_pairs(pairs)
+        found = np.sort(similarity[~self._twice(pairs, similarity, numbers, here)])
+        return float(found[-int(STRANGERS * len(found)) - 1]) if len(found) else LEVEL
+
+    def _twice(
+        self, pairs: Integers, similarity: Floats, numbers: Integers, here: Integers
+    ) -> Booleans:
+        """Say which pairs ``[P]`` are one picture under two labels: each is alone in the other's.
+
+        Above 500 such pairs none is: then they are alike for what is around them.
+        """
+        alike = similarity >= LEVEL
+        twice = np.zeros(len(pairs), dtype=np.bool_)
+        found, place = np.unique(pairs[alike], axis=0, return_inverse=True)
+        if not 0 < len(found) <= MOST_TWICE:
+            return twice
+        rng = np.random.default_rng(0)
+        asked, of = [], []
+        for number, pair in enumerate(found):
+            for one, other in (pair, pair[::-1]):
+                rest = here[(numbers[here] == numbers[other]) & (here != other)]
+                drawn = rng.choice(rest, min(OTHERS, len(rest)), replace=False)
+                asked += [(one, image) for image in drawn]
+                of += [number] * len(drawn)
+        most = np.full(len(found), -np.inf)
+        np.maximum.at(most, of, self.of_pairs(np.array(asked).reshape(-1, 2)))
+        twice[alike] = (np.isfinite(most) & (most < LEVEL))[place.ravel()]
+        return twice
 
     def _correlations(self, pairs: Integers) -> Floats:
         """Return the highest correlation of one image's middle with windows of the other."""

@@ -38,12 +38,13 @@ SEED = 0  # groups of a laboratory's test are drawn with it, as those of the led
 class WrittenParts(NamedTuple):
     """Data settings of the laboratory, the source of the model that serves, and lines about both.
 
-    ``served`` is empty where no ledger was written.
+    ``served`` is empty where no ledger was written; else ``photos`` are the images of that model.
     """
 
     laboratory: Data
     served: str
     lines: list[str]
+    photos: Sequence[Photo] = ()
 
 
 def write_parts(data: Data, ledger: Path) -> WrittenParts:
@@ -71,7 +72,7 @@ def write_parts(data: Data, ledger: Path) -> WrittenParts:
     if data.world != SERVICE:
         source = _write(images._replace(photos=laboratory), place, tables / "laboratory")
     changed = data.model_copy(update={"source": source, "columns": Columns()})
-    return WrittenParts(changed, served, _lines(images, ledger))
+    return WrittenParts(changed, served, _lines(images, ledger), images.photos)
 
 
 def for_laboratory(photos: Sequence[Photo]) -> list[Photo]:

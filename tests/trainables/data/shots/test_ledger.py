@@ -75,7 +75,7 @@ def test_a_damaged_line_is_one_clear_line(line: str, tmp_path: Path) -> None:
     path = tmp_path / "splits.jsonl"
     Ledger(path).append(DECIDED)
     path.write_text(f"{line}\n{path.read_text()}")
-    with pytest.raises(ConfigError, match=r"splits.jsonl line 1 is damaged.*restore the file"):
+    with pytest.raises(ConfigError, match=r"splits.jsonl line 1 is damaged.*delete the line"):
         Ledger(path)
 
 

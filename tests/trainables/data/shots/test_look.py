@@ -157,6 +157,24 @@ def test_one_image_under_two_labels_is_named_and_left_out(tmp_path: Path, look: 
     }
 
 
+@pytest.mark.parametrize("count", [10, 40])
+def test_a_class_that_lies_under_two_labels_encoded_anew_is_one_shot_a_picture(
+    tmp_path: Path, look: Look, count: int
+) -> None:
+    """Its copies would else be in training and in test: a quarter of all pairs of these classes."""
+    folder = photo_folder(tmp_path / "photos", {"cat": count, "dog": count})
+    (folder / "katze").mkdir()
+    for path in (folder / "cat").iterdir():
+        Image.open(path).save(folder / f"katze/{path.stem}.jpg", quality=80)
+    found = look()
+    groups = {(p.class_name, p.file.stem): p.group for p in found.photos}
+    assert len(groups) == 3 * count
+    for n in range(count):
+        assert groups["cat", f"{n:03}"] == groups["katze", f"{n:03}"]
+    assert len({p.group for p in found.photos}) == 2 * count
+    assert any("two classes" in line for line in found.remarks)
+
+
 def test_own_parts_are_respected_and_copies_of_test_images_do_not_train(
     tmp_path: Path, look: Look
 ) -> None:

@@ -89,6 +89,17 @@ def test_pictures_before_one_background_raise_the_level() -> None:
     assert alikeness.level_of_strangers(["good", "scratched"] * 40) > LEVEL
 
 
+def test_pictures_that_lie_under_two_labels_do_not_raise_the_level() -> None:
+    images = np.stack([thumbnail(scene(n, 128)) for n in range(40)])
+    names = ["cat", "dog"] * 20
+    plain = Alikeness(images).level_of_strangers(names)
+    assert plain < LEVEL
+    twice = np.concatenate([images, images[::2]])  # all cats are 'katze' too
+    assert Alikeness(twice).level_of_strangers([*names, *["katze"] * 20]) < LEVEL
+    # of two classes of one image each nothing says that it is one picture, and no background
+    assert Alikeness(images[[0, 0]]).level_of_strangers(["cat", "katze"]) == pytest.approx(1.0)
+
+
 def test_one_image_has_no_pairs() -> None:
     pairs, similarity = Alikeness(np.zeros((1, 32, 32, 3), dtype=np.uint8)).near()
     assert (pairs.shape, similarity.shape) == ((0, 2), (0,))
