@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.execution.execute import MODELS, RecipeResult
-from orchestrator.fitting.rehearsing import SCORES, Rehearsed
+from orchestrator.fitting.rehearsing import SCORES, Rehearsed, choose_score
 from orchestrator.fitting.training.kept_out import enough, spare
 from trainables.artifacts import ImageView
 from trainables.context import derive_seed
@@ -104,7 +104,8 @@ def rehearse_fold(fold: Fold, images: PhotoSet, folder: Path, run: Run) -> Rehea
     """Train a recipe without the classes of a fold, and see whether it notices their images.
 
     Thresholds are those of the service at each level, set by the fold's own images that are kept
-    out. The score with the better mean AUROC is taken.
+    out. The score with the better mean AUROC is taken; what is told of a class is told by the score
+    that the other classes chose (see `choose_score`).
 
     Args:
         fold: The classes, and the recipe.
@@ -120,11 +121,16 @@ def rehearse_fold(fold: Fold, images: PhotoSet, folder: Path, run: Run) -> Rehea
     write_table(images, folder / TABLE)
     recipe = assign(fold.recipe, {"data.source": f"table:{folder / TABLE}"})
     stage = _Stage(fold, recipe, run)
-    played = {score: stage.turns(score, (fold.level,)) for score in SCORES}
-    means = {score: np.mean([turn.auroc for turn in turns]) for score, turns in played.items()}
-    score = max(SCORES, key=lambda name: means[name])
+    played = [stage.turns(score, (fold.level,)) for score in SCORES]
+    best, of_class = choose_score(played)
     told = tuple(level for level in levels if level == fold.level or enough(images, level))
-    return Rehearsed(score, unplayed._replace(turns=stage.turns(score, told), levels=told))
+    each = {
+        (place, turn.class_name): turn
+        for place in {best, *of_class.values()}
+        for turn in stage.turns(SCORES[place], told)
+    }
+    turns = [each[of_class[name], name] for name in fold.new]
+    return Rehearsed(SCORES[best], unplayed._replace(turns=turns, levels=told))
 
 
 class _Stage:

@@ -161,13 +161,19 @@ def test_training_and_rehearsal_by_values(desk: Desk, monkeypatch: pytest.Monkey
     for turn in rehearsed.rehearsal.turns:
         assert turn.noticed.keys() == {0.05, 0.1}
         assert turn.noticed[0.05] <= turn.noticed[0.1]
-    means = {}
+    by_score = {}
     for score in one_fold.SCORES:  # each alone, from what is stored
         monkeypatch.setattr(one_fold, "SCORES", (score,))
         alone = job.rehearse(recipe, views, plan).rehearsal
-        means[score] = np.mean([turn.auroc for turn in alone.turns])
+        by_score[score] = {turn.class_name: turn for turn in alone.turns}
+    means = {score: np.mean([t.auroc for t in own.values()]) for score, own in by_score.items()}
     assert len(means) == 2
     assert rehearsed.score == max(means, key=lambda score: means[score])
+    # of two classes each is told by the score that tells the other one better
+    for turn in rehearsed.rehearsal.turns:
+        (other,) = turn.together
+        chosen = max(by_score, key=lambda score: by_score[score][other].auroc)
+        assert turn == by_score[chosen][turn.class_name]
 
 
 def test_a_fold_that_can_not_be_played_says_why_and_trains_nothing(desk: Desk) -> None:
