@@ -22,8 +22,8 @@ def suspects_lines(record: FitRecord) -> list[str]:
     left = record.not_doubted
     more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
     untold = [
-        f"labels of {', '.join(left[:SHOWN])}{more} are not doubted: the model does not tell these "
-        "classes well enough"
+        f"labels of {', '.join(left[:SHOWN])}{more} are not doubted: the model does not tell "
+        f"{'this class' if len(left) == 1 else 'these classes'} well enough"
     ]
     untold = untold if left else []
     if not found:

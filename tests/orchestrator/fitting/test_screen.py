@@ -393,7 +393,7 @@ def test_a_trained_network_is_judged_by_images_that_were_kept_out() -> None:
 
 
 def test_classes_whose_labels_can_not_be_doubted_are_one_line() -> None:
-    said = "labels of lynx are not doubted: the model does not tell these classes well enough"
+    said = "labels of lynx are not doubted: the model does not tell this class well enough"
     assert suspects_lines(RECORD.model_copy(update={"not_doubted": ["lynx"]})) == [said]
     found = {"suspects": {"train": 2}, "suspects_file": "s.csv", "not_doubted": list("abcdefg")}
     lines = suspects_lines(RECORD.model_copy(update=found))

@@ -215,6 +215,37 @@ def test_unchanged_images_are_not_asked_again(tmp_path: Path) -> None:
         look(odd)
 
 
+def test_what_changed_is_asked_again_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many images as before, one of them another; or another version of the model."""
+    asked: list[int] = []
+
+    def ask(files: list[Path], exported: Path, progress: object) -> Asked:
+        asked.append(len(files))
+        return Asked({}, torch.zeros(0, 1), list(files))
+
+    monkeypatch.setattr(loose_photos, "_ask", ask)
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file in files:
+        file.write_bytes(b"image")
+
+    def look(record: FitRecord) -> FitRecord:
+        return look_at_loose(record, files, tmp_path, tmp_path, lambda done, total: None)
+
+    first = look(RECORD)
+    assert look(first) == first
+    assert asked == [3]
+    files[1].write_bytes(b"another image")
+    second = look(first)
+    assert asked == [3, 3]
+    assert look(second) == second
+    assert second.promotion is not None
+    newer = second.promotion.model_copy(update={"version": "2"})
+    look(second.model_copy(update={"promotion": newer}))
+    assert asked == [3, 3, 3]
+
+
 def test_of_many_images_some_are_asked_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from orchestrator.execution.store_executor import cached_views
 from orchestrator.fitting import job as fit_job
+from orchestrator.fitting.backbone import FrozenBackbone
 from orchestrator.fitting.fit_options import FitOptions
 from orchestrator.fitting.fit_record import FitRecord
 from orchestrator.fitting.fitted_model import FittedModel
@@ -20,15 +21,18 @@ from orchestrator.fitting.photo_folder import look_at_folder
 from orchestrator.fitting.progress_lines import Lines
 from orchestrator.fitting.service import Fitted, Tried
 from orchestrator.fitting.start import fit_photos, show_dry_run
-from orchestrator.fitting.training import training_plan, untried
-from orchestrator.fitting.training.deeper import NOTHING_TO_TUNE
-from orchestrator.fitting.training.deeper_job import noticed_of, was_right
+from orchestrator.fitting.training import network_job, training_plan, untried
+from orchestrator.fitting.training.deeper import NOTHING_TO_TUNE, trained_blocks
+from orchestrator.fitting.training.deeper_job import DeeperJob, noticed_of, was_right
+from orchestrator.fitting.training.network_job import Trained
+from orchestrator.fitting.training.training_plan import TrainingPlan
 from orchestrator.fitting.trying.answer_table import AnswerTable
-from orchestrator.fitting.trying.choosing import Choice
+from orchestrator.fitting.trying.choosing import Answered, Choice
 from orchestrator.options import EXPORTED, MODELS
 from orchestrator.registry.versions import Registry
 from orchestrator.tracking.mlflow_client import tracking_uri
 from tests.helpers.small_fit import NAMES, few_variants, write_weights
+from tests.orchestrator.fitting.test_screen import SEARCH
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment, in_service
 from trainables.inference.outcomes import BASE_FILE, OUTCOMES_FILE, load_outcomes
@@ -183,40 +187,106 @@ def test_without_a_pretrained_backbone_there_is_nothing_to_fine_tune(desk: Desk)
         assert str(caught.value) == NOTHING_TO_TUNE
 
 
+def fitted_to_noise(root: Path, number: int, *parts: str) -> Fitted:
+    """Return what is known of a fit to some images of noise of each class in each part."""
+    draw = np.random.default_rng(0)
+    for part in parts:
+        for name in ("cat", "dog"):
+            (root / "pets" / part / name).mkdir(parents=True)
+            for n in range(number):
+                pixels = draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / "pets" / part / name / f"{n}.png")
+    found = look_at_folder(root / "pets", root / "model")
+    settings = {
+        "data.source": found.source,
+        "data.root": str(root / "data"),
+        "data.image_size": 8,
+        "data.world": "service",
+    }
+    recipe = assign(in_service(Experiment(), {}), settings)
+    fitted = Fitted(**dict.fromkeys(Fitted._fields))  # type: ignore[arg-type]
+    return fitted._replace(
+        trained=False, found=found, recipe=recipe, views=cached_views(recipe.data), key="k"
+    )
+
+
+class Compared(DeeperJob):
+    """A fine-tuning that is over: it is known which images it and the frozen one name rightly."""
+
+    frozen: Fitted
+    wrong: tuple[int, int]  # images of each class that each of the two names wrongly
+    chosen: Choice | None = None
+
+    def train(self, recipe: Experiment, label: str) -> Trained:
+        return Trained(None, self.frozen.views)  # type: ignore[arg-type]
+
+    def _answered(self, *given: Any) -> Answered:
+        kept = self.frozen.views.validation_known
+        place = np.arange(len(kept.labels)) % (len(kept.labels) // 2)
+        right = np.stack([place >= wrong for wrong in self.wrong])
+        return Answered(right, kept.labels, np.arange(len(kept.labels)), np.full(2, 0.5))
+
+    def _served(self, *given: Any) -> Fitted:
+        self.chosen = given[-2]
+        return self.frozen._replace(deeper=given[-1], trained=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "gain", "serves"),
+    [((6, 5), 1 / 30, False), ((15, 1), 14 / 30, True), ((1, 15), -14 / 30, False)],
+)
+def test_the_fine_tuned_one_serves_where_it_is_better_beyond_noise(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: tuple[int, int],
+    gain: float,
+    serves: bool,
+) -> None:
+    """By values, of 30 images of each of two classes: one image more is noise."""
+    monkeypatch.setattr(network_job, "seconds_per_epoch", lambda *given: 3.0)
+    frozen = fitted_to_noise(tmp_path, 30, "train", "val", "test")
+    rehearsal = Rehearsal(
+        [Turn("dog", 30, {0.05: 0.7}, 0.9, [], {})], [], (0.05,), 0.05, frozenset(), 0.1, ""
+    )
+    nothing = AnswerTable(torch.zeros(0, 0), torch.zeros(0))
+    tried = Tried((), nothing, Choice(0, untried.NO_GAIN, untried.NO_GAIN, 0), SEARCH, 0)
+    frozen = frozen._replace(tried=tried, rehearsal=rehearsal)
+    images = frozen.found.images
+    plan = TrainingPlan(images, ["dog"], images, 4, 0.05, lambda source, epochs: frozen.recipe)
+    out = io.StringIO()
+    options = FitOptions(photos=tmp_path / "pets", storage=str(tmp_path / "runs"))
+    job = Compared(options, Lines(out), tmp_path / "model", began=0.0)
+    job.frozen, job.wrong = frozen, wrong
+    backbone = FrozenBackbone({"pretrain.backbone": "resnet18"}, "resnet18")
+    found = job.run(frozen, plan, backbone)
+    told = found.deeper
+    assert told is not None
+    assert told.gain.mean == pytest.approx(gain)
+    assert (told.serves, found.trained, told.kept_out) == (serves, serves, 60)
+    assert (told.new, told.frozen_noticed, told.not_judged) == (["dog"], 0.7, [])
+    assert (told.epochs, told.frozen) == (4, "lda")
+    tuned, number = trained_blocks(backbone)
+    line = f"the last {tuned} of {number} blocks of the backbone, 4 epochs; at most 12 s here"
+    assert out.getvalue() == f"deeper     {line}\n"
+    if serves:  # what is told of it is what it gained, not what a choice between two gained
+        assert job.chosen is not None
+        assert job.chosen.gain == told.gain
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_the_frozen_answers_are_of_images_that_neither_trained_on(
     tmp_path: Path, own: bool
 ) -> None:
     """By values: out of fold those of the training images, else those of the own val/."""
-    draw = np.random.default_rng(0)
-    for part in ("train", "val", "test") if own else ("train", "test"):
-        for name in ("cat", "dog"):
-            (tmp_path / "pets" / part / name).mkdir(parents=True)
-            for n in range(3):
-                pixels = draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "pets" / part / name / f"{n}.png")
-    found = look_at_folder(tmp_path / "pets", tmp_path / "model")
-    settings = {
-        "data.source": found.source,
-        "data.root": str(tmp_path / "data"),
-        "data.image_size": 8,
-        "data.world": "service",
-    }
-    recipe = assign(in_service(Experiment(), {}), settings)
-    views = cached_views(recipe.data)
+    frozen = fitted_to_noise(tmp_path, 3, *(("train", "val", "test") if own else ("train", "test")))
+    views = frozen.views
     view = views.validation_known if own else views.known_train
     assert len(view.labels) == 6
     served = torch.from_numpy(view.labels.copy())
     served[[1, 4]] = 1 - served[[1, 4]]
     table = AnswerTable(torch.stack([1 - served, served]).to(torch.int16), torch.zeros(2))
-    nothing = dict.fromkeys(Fitted._fields)
     choice = Choice(1, untried.NO_GAIN, untried.NO_GAIN, 1)
-    frozen = Fitted(**nothing)._replace(  # type: ignore[arg-type]
-        found=found,
-        views=views,
-        recipe=recipe,
-        tried=Tried((), table, choice, None, 0),  # type: ignore[arg-type]
-    )
+    frozen = frozen._replace(tried=Tried((), table, choice, SEARCH, 0))
     right = was_right(frozen, tmp_path / "model")
     part = tmp_path / "pets" / ("val" if own else "train")
     files = [part / name / f"{n}.png" for name in ("cat", "dog") for n in range(3)]

@@ -174,6 +174,13 @@ def test_training_and_rehearsal_by_values(desk: Desk, monkeypatch: pytest.Monkey
         (other,) = turn.together
         chosen = max(by_score, key=lambda score: by_score[score][other].auroc)
         assert turn == by_score[chosen][turn.class_name]
+    scores, (first, second) = tuple(by_score), plan.new
+    monkeypatch.setattr(one_fold, "SCORES", scores)
+    monkeypatch.setattr(one_fold, "choose_score", lambda played: (0, {first: 1, second: 0}))
+    parted = job.rehearse(recipe, views, plan)
+    assert parted.score == scores[0]
+    assert parted.rehearsal.turns == [by_score[scores[1]][first], by_score[scores[0]][second]]
+    assert by_score[scores[0]][first] != by_score[scores[1]][first]
 
 
 def test_a_fold_that_can_not_be_played_says_why_and_trains_nothing(desk: Desk) -> None:
