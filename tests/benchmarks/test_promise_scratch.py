@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import promise_scratch
 from benchmarks.promise import Kept, print_rows
 from benchmarks.promise_scratch import make_folder
 
@@ -47,3 +48,23 @@ def test_rows_tell_how_often_the_intervals_held(capsys: pytest.CaptureFixture[st
     # Clopper-Pearson of 3 in 4
     assert mean["interval"] == pytest.approx([19.4, 99.4], abs=0.1)
     assert (mean["rehearsed"], mean["came"], mean["held_out_classes"]) == (20.0, 30.0, 40)
+
+
+def test_a_world_that_is_stored_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = []
+
+    def judge(data: Path, world: int) -> Kept:
+        ran.append((data, world))
+        return Kept(1.0, mean_inside=world < 2, rehearsed=0.2, came=0.3, next_width=1, mean_width=1)
+
+    monkeypatch.setattr(promise_scratch, "judge", judge)
+    monkeypatch.setattr(promise_scratch, "WORLDS", tmp_path / "worlds.jsonl")
+    for worlds in (2, 3):
+        words = ["promise_scratch", "--data", str(tmp_path), "--worlds", str(worlds)]
+        monkeypatch.setattr("sys.argv", words)
+        promise_scratch.main()
+    assert ran == [(tmp_path / "train", world) for world in range(3)]
+    mean = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (mean["worlds"], mean["covered"]) == (3, 66.7)
