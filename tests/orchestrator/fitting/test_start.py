@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from orchestrator.fitting import start
 from orchestrator.fitting.fit_options import FitOptions
+from orchestrator.fitting.fit_record import Deeper
 from orchestrator.fitting.photo_folder import look_at_folder
 from orchestrator.fitting.progress_lines import Lines
-from orchestrator.fitting.start import _example, fit_key, fit_photos
-from orchestrator.records import PromotionRecord
+from orchestrator.fitting.start import _example, _is_asked_for, _trains, fit_key, fit_photos
+from orchestrator.records import Interval, PromotionRecord
 from tests.helpers.photos import photo_folder
 from tests.helpers.registered import name_champion
 from tests.orchestrator.fitting.test_screen import RECORD
@@ -42,7 +44,59 @@ def test_the_key_is_of_images_and_of_what_was_asked_for(photos: Path, tmp_path: 
     assert again.digest == found.digest
     assert fit_key(options.model_copy(update={"metric": "accuracy"}), found) != key
     Image.new("L", (16, 16), 99).save(moved / "cat" / "new.png")
-    assert look_at_folder(moved, tmp_path / "model").digest != found.digest
+    grown = look_at_folder(moved, tmp_path / "model")
+    assert grown.digest != found.digest
+    assert fit_key(options, grown) != key
+    shutil.move(moved / "cat" / "new.png", moved / "dog" / "new.png")
+    other_class = look_at_folder(moved, tmp_path / "model")
+    assert other_class.digest not in (grown.digest, found.digest)
+    (tmp_path / "pairs.csv").write_text("path,group\ndog/new.png,a\ndog/0.png,a\n")
+    grouped = look_at_folder(moved, tmp_path / "model", groups=tmp_path / "pairs.csv")
+    assert grouped.digest != other_class.digest  # in one shot now
+
+
+@pytest.mark.parametrize("name", ["backbone", "expect"])
+def test_the_key_is_of_what_files_hold(photos: Path, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_text("cat: 1\ndog: 1\n")
+    asked = f"resnet18={file}" if name == "backbone" else str(file)
+    options = FitOptions.model_validate({"photos": photos, name: asked})
+    found = look_at_folder(photos, tmp_path / "model")
+    key = fit_key(options, found)
+    assert fit_key(options, found) == key
+    assert fit_key(options.model_copy(update={"deeper": True}), found) == key
+    file.write_text("cat: 2\ndog: 1\n")
+    assert fit_key(options, found) != key
+
+
+def test_a_fine_tuning_that_did_not_serve_is_not_done_again() -> None:
+    none = Interval(mean=0, low=0, high=0, values=[0])
+    told = {"epochs": 1, "kept_out": 9, "gain": none, "frozen": "ridge", "new": []}
+    plain, deeper = FitOptions(photos=Path()), FitOptions(photos=Path(), deeper=True)
+    frozen = RECORD.model_copy(update={"key": "k"})
+    lost = frozen.model_copy(update={"deeper": Deeper(**told, serves=False)})
+    won = RECORD.model_copy(update={"key": "k-deeper", "deeper": Deeper(**told, serves=True)})
+    assert [_is_asked_for(record, "k", plain) for record in (frozen, lost, won)] == [
+        True, True, False,
+    ]  # fmt: skip
+    assert [_is_asked_for(record, "k", deeper) for record in (frozen, lost, won)] == [
+        False, True, True,
+    ]  # fmt: skip
+    assert not _is_asked_for(won, "other", deeper)
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_network_is_trained_on_demand_or_for_want_of_weights(
+    monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    monkeypatch.setattr(start, "usual_is_away", lambda: away)
+    usual, named, none = (FitOptions(photos=Path(), backbone=b) for b in ("", "resnet18", "none"))
+    stands = RECORD.model_copy(update={"key": "k-deeper"})
+    assert _trains(usual, "k", None) is away
+    assert not _trains(usual, "k", stands)  # its weights are gone since: nothing to train
+    assert _trains(usual, "other", stands) is away
+    assert not _trains(named, "k", None)
+    assert _trains(none, "k", stands)
 
 
 def test_numbers_of_the_look_sum_up(photos: Path, tmp_path: Path) -> None:
@@ -107,9 +161,11 @@ def test_an_image_of_a_table_is_shown_wherever_it_lies(photos: Path, tmp_path: P
     found = look_at_folder(table, tmp_path / "model")
     assert found.photos.images == 12
     assert _example(found, table) == photos / "cat" / "0.png"
-    assert _example(look_at_folder(photos, tmp_path / "model"), Path("pets")) == Path(
-        "pets/cat/0.png"
-    )
+    again = look_at_folder(photos, tmp_path / "model")
+    assert _example(again, Path("pets")) == Path("pets/cat/0.png")
+    tested = [p._replace(part="test") if p.file.stem == "4" else p for p in again.images.photos]
+    again = again._replace(images=again.images._replace(photos=tested))
+    assert _example(again, Path("pets")) == Path("pets/cat/4.png")  # one that trains flatters
 
 
 @pytest.mark.parametrize(("promoted", "state"), [(True, "answers"), (False, "was refused")])

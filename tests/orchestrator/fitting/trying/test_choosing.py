@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from orchestrator.fitting.trying.choosing import Answered, choose, scores
+from orchestrator.fitting.trying.choosing import Answered, choose, paired_gain, scores
 
 
 def answered(right, labels, groups=None, prior=None) -> Answered:
@@ -98,3 +98,18 @@ def test_a_choice_needs_images() -> None:
     empty = Answered(np.zeros((2, 0), dtype=bool), np.zeros(0, int), np.zeros(0, int), np.ones(2))
     with pytest.raises(ValueError, match="at least one image"):
         choose(empty, base=0, metric="balanced")
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_a_paired_gain_is_the_other_ones_over_the_base(base: int) -> None:
+    labels = np.repeat([0, 1], 100)
+    half, all_but_some = np.arange(200) % 2 == 0, np.arange(200) % 10 != 0
+    pair = [half, all_but_some] if base == 0 else [all_but_some, half]
+    gain = paired_gain(answered(pair, labels), base=base, metric="balanced")
+    assert gain.mean == pytest.approx(0.4)
+    # differences of an image: .1 times -1, .5 times 1, .4 times 0 in each class of 100
+    deviation = np.sqrt((0.6 - 0.4**2) / 200)
+    assert gain.low == pytest.approx(0.4 - 1.96 * deviation, abs=0.015)
+    assert gain.high == pytest.approx(0.4 + 1.96 * deviation, abs=0.015)
+    back = paired_gain(answered(pair, labels), base=1 - base, metric="balanced")
+    assert (back.mean, back.low, back.high) == pytest.approx((-gain.mean, -gain.high, -gain.low))
