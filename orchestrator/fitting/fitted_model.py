@@ -128,7 +128,8 @@ def fit(photos: str | Path, *, quiet: bool = False, **options: Any) -> FittedMod
     Args:
         photos: Folder with one folder of images per class.
         quiet: Print nothing.
-        **options: Those of `orchestrator.fitting.fit_options.FitOptions`.
+        **options: Those of `orchestrator.fitting.fit_options.FitOptions`; files and folders as text
+            or paths.
 
     Raises:
         ConfigError: The photos, the backbone or an option can't be used.
@@ -144,10 +145,14 @@ def fit(photos: str | Path, *, quiet: bool = False, **options: Any) -> FittedMod
     from orchestrator.fitting.progress_lines import Lines
     from trainables.errors import explain
 
+    if not isinstance(photos, str | os.PathLike):
+        received = short(type(photos).__name__)
+        raise ConfigError(f"photos: must be the path of a folder; received {received}")
     if not str(photos).strip():
         raise ConfigError("photos: must not be empty")  # as a path it is the working folder
+    told = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in options.items()}
     try:
-        asked = FitOptions(photos=Path(photos), **options)
+        asked = FitOptions(photos=Path(photos), **told)
     except ValidationError as error:
         raise ConfigError(explain(FitOptions, error.errors()[0], "fit")) from None
     return FittedModel(fit_photos(asked, Lines(io.StringIO() if quiet else sys.stdout)))

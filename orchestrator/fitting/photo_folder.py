@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from orchestrator.fitting.fit_record import ClassCount, Photos
 from orchestrator.options import LEDGER
+from trainables.data.readers.tables import is_table
 from trainables.data.shots.look import look_at_photos
 from trainables.data.shots.photo_set import PhotoSet, write_table
 from trainables.errors import ConfigError, readable
@@ -50,7 +51,7 @@ def look_at_folder(
     """Look at a folder, and write down which image trains and which tests.
 
     Args:
-        folder: One folder per class, or ``train/`` and ``test/`` with these.
+        folder: One folder per class, or ``train/`` and ``test/`` with these; or a table of files.
         model: Folder of the model, for the ledger of parts and the table of images.
         groups: The user's own groups, a table or a pattern.
         labels: A table that corrects labels.
@@ -63,6 +64,11 @@ def look_at_folder(
     real = folder.expanduser().resolve()
     if not real.exists():
         raise ConfigError(f"{folder}: there is no such folder; give one with a folder per class")
+    if real.is_file() and not is_table(real):
+        raise ConfigError(
+            f"{folder} is a file; give a folder with a folder per class (unpack an archive), or a "
+            "table of files with their labels (.csv, .tsv, .txt, .parquet)"
+        )
     images = look_at_photos(
         real, ledger=model / LEDGER, groups=groups, labels=labels, progress=progress
     )

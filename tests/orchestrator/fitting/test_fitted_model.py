@@ -134,6 +134,21 @@ def test_a_wrong_option_is_one_line(options: dict[str, object], text: str, tmp_p
         orchestrator.fit(tmp_path, quiet=True, **options)
 
 
+def test_files_and_folders_may_be_paths(tmp_path: Path) -> None:
+    places = ("storage", "expect", "groups", "labels", "backbone")
+    with pytest.raises(ConfigError, match="nowhere: there is no such folder"):
+        orchestrator.fit(
+            tmp_path / "nowhere", quiet=True, **{name: tmp_path / name for name in places}
+        )
+    assert (tmp_path / "storage").is_dir()
+
+
+@pytest.mark.parametrize("photos", [None, 7, ["a", "b"]])
+def test_what_is_no_folder_is_one_line(photos: object) -> None:
+    with pytest.raises(ConfigError, match=r"photos: must be the path of a folder; received '\w+'"):
+        orchestrator.fit(photos, quiet=True)  # type: ignore[arg-type]
+
+
 def test_no_folder_is_not_the_working_folder() -> None:
     with pytest.raises(ConfigError, match="photos: must not be empty"):
         orchestrator.fit("", quiet=True)

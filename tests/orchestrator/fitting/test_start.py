@@ -143,6 +143,17 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
         look_at_folder(tmp_path / "nowhere", tmp_path / "model")
 
 
+def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_command(
+    photos: Path, tmp_path: Path
+) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "pets"), "zip", photos))
+    for file in (archive, photos / "cat" / "0.png"):
+        with pytest.raises(ConfigError) as error:
+            look_at_folder(file, tmp_path / "model")
+        assert str(error.value).startswith(f"{file} is a file; give a folder with a folder per")
+        assert "folder:" not in str(error.value)
+
+
 def test_one_fit_of_a_model_at_a_time(photos: Path, tmp_path: Path) -> None:
     options = FitOptions(photos=photos, storage=str(tmp_path / "runs"))
     folder = tmp_path / "runs" / "models" / "pets"

@@ -69,8 +69,8 @@ def test_validation_images_are_answered_by_fits_to_all_training_images(
     classifier: Classifier, data: Samples, tmp_path: Path
 ) -> None:
     generator = torch.Generator().manual_seed(1)
-    asked = samples(torch.randn(7, 8, generator=generator), torch.arange(7) % 3)
-    variants = [m for m in VARIANTS if m.name == "ncm"]
+    asked = samples(torch.randn(7, 8, generator=generator), torch.arange(1, 8) % 3)
+    variants = [m for m in VARIANTS if m.name == "ncm"] + VARIANTS[:1]
     store, told = StageStore(str(tmp_path)), lambda done, total: None
     given = {"store": store, "content": ["a"], "progress": told}
     table = answer_all(variants, classifier, data, asked=asked, **given)
@@ -82,9 +82,11 @@ def test_validation_images_are_answered_by_fits_to_all_training_images(
         "groups": data.groups,
         "generator": torch.Generator(),
     }
-    for method, predicted in zip(variants, table.predicted, strict=True):
+    for method, predicted, surprise in zip(variants, *table, strict=True):
         logits = predict_logits(method.call_with(available), asked.features)
         assert torch.equal(logits.argmax(1), predicted.long())
+        entropy = torch.nn.functional.cross_entropy(logits.double(), asked.labels)
+        assert float(surprise) == pytest.approx(float(entropy))
     inside = answer_all(variants, classifier, data, **given)  # stored under a key of its own
     assert inside.predicted.shape == (len(variants), 60)
 

@@ -292,6 +292,20 @@ def test_own_groups_replace_what_is_found(tmp_path: Path, look: Look) -> None:
     assert found.remarks[0].startswith("39 of 40 'lynx' images are one shot")
 
 
+def test_what_is_found_does_not_join_an_image_to_one_whose_group_the_user_says(
+    tmp_path: Path, look: Look
+) -> None:
+    for n in range(4):  # one burst
+        name = f"{'a' if n < 2 else 'free'}_{n}.jpg"
+        photo(tmp_path / "photos/lynx" / name, n, taken=f"2024:05:01 00:00:0{2 * n}")
+    assert len({p.group for p in look().photos}) == 1
+    (tmp_path / "model/splits.jsonl").unlink()
+    groups = {p.file.stem: p.group for p in look(groups="a_*.jpg").photos}
+    assert groups["free_2"] == groups["free_3"]
+    assert (groups["a_0"], groups["a_1"]) == ("lynx/0", "lynx/1")
+    assert len(set(groups.values())) == 3
+
+
 def test_corrected_labels_count_and_leave_files_alone(tmp_path: Path, look: Look) -> None:
     folder = photo_folder(tmp_path / "photos", {"lynx": 30, "ocelot": 30})
     before = parts(look())

@@ -99,6 +99,16 @@ def test_own_groups_join_what_is_written_under_their_name() -> None:
     assert found.groups == ["cat 7", "cat 8", "cat 7"]
 
 
+def test_own_groups_take_the_place_of_those_that_were_found_and_written() -> None:
+    nodes = written(alone(3), ["train", "train", "test"], ["0" * 16, "0" * 16, "1" * 16])
+    nodes = [
+        n._replace(group=name) for n, name in zip(nodes, ["cat 7", "cat 7", "dog"], strict=True)
+    ]
+    found = cut(nodes, [], own_test=False, seed=0)
+    assert found.parts == ["train", "train", "test"]
+    assert found.groups == ["cat 7", "cat 7", "dog"]
+
+
 def test_own_parts_win_and_what_is_beside_a_test_image_does_not_train() -> None:
     own = ["train", "train", "train", "val", "val", "test"]
     nodes = [n._replace(own=part) for n, part in zip(alone(6), own, strict=True)]
