@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.data.shots.ledger import Ledger
+from trainables.data.shots.ledger import Ledger, complete
 from trainables.errors import ConfigError
 
 DECIDED = [("b1", "p1", "g1", "train"), ("b2", "p2", "g2", "test")]
@@ -36,6 +36,34 @@ def test_lines_are_only_appended_and_the_last_counts(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(before)
     entry = Ledger(path).by_bytes["b1"]
     assert (entry.part, entry.first_seen) == ("test", first)
+
+
+def test_of_two_files_with_the_same_pixels_each_has_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "splits.jsonl"
+    Ledger(path).append([("b1", "p", "g1", "train"), ("b2", "p", "g2", "test")])
+    for digest, wanted in (("b1", "train"), ("b2", "test"), ("b3", "test")):  # the later one
+        found = Ledger(path).find(digest, "p")
+        assert found is not None
+        assert found.part == wanted
+
+
+def test_a_line_of_a_joined_group_keeps_when_its_image_was_first_seen(tmp_path: Path) -> None:
+    path = tmp_path / "splits.jsonl"
+    Ledger(path).append(DECIDED)
+    line = json.loads(path.read_text().splitlines()[0])
+    path.write_text(json.dumps({**line, "first_seen": "2024-05-01T00:00:00+00:00"}) + "\n")
+    Ledger(path).append([("b1", "p1", "joined", "train")])
+    entry = Ledger(path).by_bytes["b1"]
+    assert (entry.group, entry.first_seen) == ("joined", "2024-05-01T00:00:00+00:00")
+
+
+def test_a_copy_completes_and_changes_nothing(tmp_path: Path) -> None:
+    path, copy = tmp_path / "splits.jsonl", tmp_path / "copy.jsonl"
+    Ledger(copy).append([("b1", "p1", "other", "test"), *DECIDED[1:]])
+    Ledger(path).append(DECIDED[:1])
+    assert (complete(path, copy), complete(path, copy)) == (1, 0)
+    parts = {digest: (e.group, e.part) for digest, e in Ledger(path).by_bytes.items()}
+    assert parts == {"b1": ("g1", "train"), "b2": ("g2", "test")}
 
 
 @pytest.mark.parametrize("cut", [2, 20])
