@@ -13,6 +13,7 @@ from trainables.methods.clusterers import Clusterer
 
 FEWEST = 5  # images of a cluster from which on it counts as one that could be learnt
 PURITY, RECALL = 0.8, 0.5
+MOST_KNOWN = 5_000  # images of known classes beside a pool, but for one of each class
 
 
 class Finding(NamedTuple):
@@ -105,8 +106,9 @@ def clusters_of_pool(
 ) -> Tensor:
     """Return the new cluster of each image of a pool ``[P]`` int64; -1: it is put to a known class.
 
-    The pool is clustered with at most 50 images of each known class; the number of new clusters is
-    estimated. A pool of fewer than 5 images has none.
+    The pool is clustered with at most 50 images of each known class, fewer above 100 classes, since
+    memory grows with the square of all; the number of new clusters is estimated. A pool of fewer
+    than 5 images has none.
 
     Args:
         finding: The clusterer, and how many clusters are considered at most.
@@ -117,9 +119,9 @@ def clusters_of_pool(
     if len(pool) < FEWEST:
         return torch.full((len(pool),), -1)
     order = torch.randperm(len(known.labels), generator=generator)
-    kept = torch.cat(
-        [order[known.labels[order] == label][:MOST_PER_CLASS] for label in known.labels.unique()]
-    )
+    present = known.labels.unique()
+    each = min(MOST_PER_CLASS, max(1, MOST_KNOWN // len(present)))
+    kept = torch.cat([order[known.labels[order] == label][:each] for label in present])
     features = torch.cat([known.features[kept], pool])
     labels = torch.cat([known.labels[kept], torch.full((len(pool),), -1)])
     number = estimate_num_clusters(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -112,3 +114,23 @@ def test_images_that_join_a_known_class_are_no_cluster_of_their_own() -> None:
     like_the_first = 5 * torch.eye(WIDTH)[0] + 0.2 * torch.randn(30, WIDTH, generator=generator)
     one = FINDING._replace(max_new=1)
     assert find(stream(like_the_first, torch.ones(30).bool()), one)[30] is False
+
+
+@pytest.mark.parametrize(("most", "kept"), [(5_000, [50, 50, 50]), (60, [20] * 3), (2, [1] * 3)])
+def test_known_images_beside_a_pool_are_limited(
+    most: int, kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    estimate = finding.estimate_num_clusters
+
+    def noted(*args: Any, labels: torch.Tensor, **settings: Any) -> Any:
+        seen.append(labels)
+        return estimate(*args, labels=labels, **settings)
+
+    monkeypatch.setattr(finding, "estimate_num_clusters", noted)
+    monkeypatch.setattr(finding, "MOST_KNOWN", most)
+    generator = torch.Generator().manual_seed(0)
+    clusters = finding.clusters_of_pool(FINDING, known(), tight(30), generator)
+    ((labels,),) = [seen]
+    assert torch.bincount(labels[labels >= 0]).tolist() == kept
+    assert len(clusters) == int((labels < 0).sum()) == 30
