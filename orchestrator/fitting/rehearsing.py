@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +15,7 @@ from trainables.rehearsal.finding import Finding
 from trainables.rehearsal.outcome import Rehearsal, Turn
 from trainables.rehearsal.rehearse import rehearse, rehearse_each
 from trainables.rehearsal.rules import LEVELS, Rules
+from trainables.rehearsal.turns import MOST_TURNS
 
 if TYPE_CHECKING:
     from trainables.closed_form.statistics import Samples
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trainables.methods.rebalancers import Rebalancer
 
 FILE, TURNS = "rehearsal.json", "rehearsal"
+NEIGHBORS = 2  # of the classes most like it that are new together with a class
 SCORES = ("msp", "relative_mahalanobis")  # the first one wins a tie
 
 Progress = Callable[[int, int], None]
@@ -50,7 +52,9 @@ def rehearse_scores(
     """Rehearse a recipe with each score, and return the one with the best mean AUROC over classes.
 
     For that score alone the pool is searched, and for one that is best without some class: what is
-    told of a class is told by the score that the other classes chose (see `choose_score`).
+    told of a class is told by the score that the other classes chose (see `choose_score`). Each
+    class plays new once more together with the two most like it, which as known classes catch its
+    images; above 100 classes, where folds play, it does not.
 
     Args:
         method: The head that was chosen.
@@ -62,8 +66,9 @@ def rehearse_scores(
         never_new: Classes that stay known, such as catch-all folders.
         met: Classes that the backbone was trained on before.
         folder: Of the model; finished turns are kept there.
-        progress: Told how many turns are done, and how many there are; each is there twice, once
-            for the scores and once for the pool (of each score whose pool is searched).
+        progress: Told how many turns are done, and how many there are; each is there three times:
+            for the scores, for the pool (of each score whose pool is searched), and with the
+            classes that are most like it.
     """
     rules = Rules(
         levels=tuple(sorted({*LEVELS, level})),
@@ -74,29 +79,51 @@ def rehearse_scores(
     )
     tails = [Tail(method, recipe.score.calibrator, Score.parse(name)) for name in SCORES]
     kept = folder / TURNS
+    neighbors = NEIGHBORS if len(names) <= MOST_TURNS else 0
+    more = 1 if neighbors else 0  # parts of the work beside the scores and their pools
 
-    def first_half(done: int, total: int) -> None:
-        progress(done, 2 * total)
+    def first(done: int, total: int) -> None:
+        progress(done, (2 + more) * total)
 
-    found = rehearse_each(tails, data, names, rules, progress=first_half, stored=kept)
+    found = rehearse_each(tails, data, names, rules, progress=first, stored=kept)
     if not any(each.turns for each in found):
         return Rehearsed(SCORES[0], found[0])
     best, of_class = choose_score([each.turns for each in found])
     places = [best, *sorted({*of_class.values()} - {best})]
+    parts = 1 + len(places) + more
     discover = recipe.discover
     finding = Finding(discover.clusterer, max_new=discover.max_new_clusters)
-    rules = rules._replace(finding=finding)
+    searching = rules._replace(finding=finding)
     searched: dict[int, Rehearsal] = {}
     for before, place in enumerate(places, 1):
 
-        def more(done: int, total: int, before: int = before) -> None:
-            progress(before * total + done, (1 + len(places)) * total)
+        def count(done: int, total: int, before: int = before) -> None:
+            progress(before * total + done, parts * total)
 
-        searched[place] = rehearse(tails[place], data, names, rules, progress=more, stored=kept)
-    told = searched[best]
-    each = {(n, turn.class_name): turn for n, own in searched.items() for turn in own.turns}
-    turns = [each[of_class[turn.class_name], turn.class_name] for turn in told.turns]
-    return Rehearsed(SCORES[best], told._replace(turns=turns))
+        told = rehearse(tails[place], data, names, searching, progress=count, stored=kept)
+        searched[place] = told
+
+    def last(done: int, total: int) -> None:
+        if done > total // 2:  # before, turns of a class alone are read
+            progress((parts - 1) * (total // 2) + done - total // 2, parts * (total // 2))
+
+    beside: dict[int, list[Turn]] = {best: []}
+    if neighbors:
+        rules = rules._replace(neighbors=neighbors)
+        chosen = [tails[place] for place in places]
+        each = rehearse_each(chosen, data, names, rules, progress=last, stored=kept)
+        beside = {place: own.beside for place, own in zip(places, each, strict=True)}
+    told = searched[best]._replace(
+        turns=_by_score({place: own.turns for place, own in searched.items()}, best, of_class),
+        beside=_by_score(beside, best, of_class),
+    )
+    return Rehearsed(SCORES[best], told)
+
+
+def _by_score(played: Mapping[int, list[Turn]], best: int, of_class: dict[str, int]) -> list[Turn]:
+    """Return the turn of each class by the score that is told of it."""
+    each = {(place, turn.class_name): turn for place, own in played.items() for turn in own}
+    return [each[of_class[turn.class_name], turn.class_name] for turn in played[best]]
 
 
 def choose_score(played: Sequence[Sequence[Turn]]) -> tuple[int, dict[str, int]]:

@@ -304,6 +304,7 @@ def rehearsal_lines(found: Rehearsal, classes: int) -> Iterator[str]:
         f"           if 1 photo in {1 / RARE:g} is new, {whole(found.precision(RARE))} of 100 "
         f"alarms are right; weakest: {weakest.class_name}{nearest}"
     )
+    yield from neighbor_lines(found)
     yield from found_lines(found)
     met, others = found.noticed(among="met"), found.noticed(among="others")
     if met.classes and others.classes:
@@ -312,6 +313,19 @@ def rehearsal_lines(found: Rehearsal, classes: int) -> Iterator[str]:
             f"           {who} a label in the backbone's pretraining: {whole(met.mean)} %; the "
             f"other {others.classes}: {whole(others.mean)} %"
         )
+
+
+def neighbor_lines(found: Rehearsal) -> Iterator[str]:
+    """Yield how often a class is noticed that is new together with the classes most like it."""
+    if not found.beside:
+        return
+    rate, number = found.noticed(beside=True), len(found.beside[0].together)
+    who = "the class" if number == 1 else f"the {number} classes"
+    are = "is" if number == 1 else "are"
+    yield (
+        f"           where {who} most like it {are} not known either: {whole(rate.mean)} % "
+        f"[{whole(rate.low)}, {whole(rate.high)}]"
+    )
 
 
 def frozen_lines(told: Deeper) -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from orchestrator.fitting.rehearsing import (
+    NEIGHBORS,
     SCORES,
     TURNS,
     Progress,
@@ -66,7 +67,7 @@ def fitted(folder: Path, progress: Progress = ignored, data: Any = None) -> Rehe
 def test_the_better_score_wins_and_its_pool_is_searched(tmp_path: Path) -> None:
     counted: list[tuple[int, int]] = []
     found = fitted(tmp_path, lambda done, total: counted.append((done, total)))
-    assert counted == [(done, 8) for done in range(1, 9)]
+    assert counted == [(done, 12) for done in range(1, 13)]
     each = {
         name: rehearse(Tail(RIDGE, TEMPERATURE, Score.parse(name)), images(), NAMES)
         for name in ("msp", "relative_mahalanobis")
@@ -74,7 +75,10 @@ def test_the_better_score_wins_and_its_pool_is_searched(tmp_path: Path) -> None:
     assert found.score == max(each, key=lambda name: each[name].auroc().mean)
     rules = Rules(finding=FINDING, met=frozenset({"dog"}))
     tail = Tail(RIDGE, TEMPERATURE, Score.parse(found.score))
-    assert found.rehearsal == rehearse(tail, images(), NAMES, rules)
+    expected = rehearse(tail, images(), NAMES, rules)
+    again = rehearse(tail, images(), NAMES, rules._replace(finding=None, neighbors=NEIGHBORS))
+    assert [len(turn.together) for turn in again.beside] == [1] * 4  # so that two stay known
+    assert found.rehearsal == expected._replace(beside=again.beside)
     assert [set(turn.found) for turn in found.rehearsal.turns] == [{10, 30, 100}] * 4
     # no class has 100, and 150 known images have no 14 false alarms, as there are beside 30
     assert [found.rehearsal.found(images).tried for images in (100, 30)] == [0, 0]
@@ -120,10 +124,28 @@ def test_the_figures_of_a_class_are_by_the_score_that_the_others_chose(tmp_path:
     expected = [each[of_class[name]].turns[place] for place, name in enumerate(NAMES)]
     assert found.rehearsal.turns == expected
     assert found.rehearsal.turns != each[best].turns
-    assert counted == [
-        *((done, 8) for done in range(1, 5)),
-        *((done, 12) for done in range(5, 13)),
+    together = rules._replace(finding=None, neighbors=NEIGHBORS)
+    beside = [
+        rehearse(Tail(RIDGE, TEMPERATURE, Score.parse(name)), near(), NAMES, together).beside
+        for name in SCORES
     ]
+    assert beside[0] != beside[1]
+    expected = [beside[of_class[name]][place] for place, name in enumerate(NAMES)]
+    assert found.rehearsal.beside == expected
+    assert counted == [
+        *((done, 12) for done in range(1, 5)),
+        *((done, 16) for done in range(5, 17)),
+    ]
+
+
+def test_above_the_turns_that_play_alone_no_class_plays_with_those_like_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.fitting.rehearsing.MOST_TURNS", 3)
+    counted: list[tuple[int, int]] = []
+    found = fitted(tmp_path, lambda done, total: counted.append((done, total)))
+    assert found.rehearsal.beside == []
+    assert counted == [(done, 8) for done in range(1, 9)]
 
 
 class StoppedError(Exception):
@@ -147,7 +169,7 @@ def test_a_search_of_the_pool_that_stopped_goes_on(
         fitted(tmp_path, stop)
     assert len(list((tmp_path / TURNS).iterdir())) == 2 * 4 + 2
     again = fitted(tmp_path)
-    assert len(fits) == 4  # the search needs no head
-    assert len(list((tmp_path / TURNS).iterdir())) == 2 * 4 + 4
+    assert len(fits) == 4 + 4  # the search needs no head; a class with those like it does
+    assert len(list((tmp_path / TURNS).iterdir())) == 2 * 4 + 4 + 4
     monkeypatch.undo()
     assert again == fitted(tmp_path / "other")

@@ -348,6 +348,15 @@ def test_the_rehearsal_says_where_its_figures_come_from() -> None:
     assert lines[2].strip() == (
         "1 class has a label in the backbone's pretraining: 95 %; the other 2: 50 %"
     )
+    with_it = [turn._replace(noticed={0.05: 0.9}, together=("owl", "fox")) for turn in turns]
+    together = found._replace(beside=with_it)
+    (line,) = set(rehearsal_lines(together, 3)) - set(lines)
+    assert line.startswith(
+        "           where the 2 classes most like it are not known either: 90 % ["
+    )
+    one = [turn._replace(together=("owl",)) for turn in with_it]
+    said = "\n".join(rehearsal_lines(found._replace(beside=one), 3))
+    assert "where the class most like it is not known either: 90 % [" in said
     blind = [turns[0]._replace(noticed={0.05: 0.0}, too_few=(0.01, 0.05)), turns[1], turns[2]]
     said = list(rehearsal_lines(found._replace(turns=blind), 3))
     assert said[1].strip() == (
