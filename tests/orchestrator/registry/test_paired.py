@@ -396,6 +396,7 @@ def test_seeds_widen_the_interval_on_top_of_images() -> None:
     assert wider.value - wider.low == pytest.approx(
         ((gain.value - gain.low) ** 2 + noise**2) ** 0.5, abs=1e-4
     )
+    assert wider.spread == pytest.approx((gain.spread**2 + noise**2) ** 0.5, abs=1e-4)
     assert with_seeds(gain, {f"{name}/1": 0.8}, others) == gain  # one common seed has no noise
     assert with_seeds(gain, {}, {}) == gain
 
