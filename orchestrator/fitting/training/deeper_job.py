@@ -168,9 +168,15 @@ def was_right(frozen: Fitted, folder: Path) -> dict[Path, bool]:
 
 
 def noticed_of(rehearsal: Rehearsal, new: list[str]) -> float | None:
-    """Return the mean share of images that were noticed of some classes."""
-    rates = [turn.noticed[rehearsal.served] for turn in rehearsal.turns if turn.class_name in new]
-    return float(np.mean(rates)) if rates else None
+    """Return the mean share of images that were noticed of some classes, each new alone.
+
+    Returns:
+        ``None`` where one of them did not play alone: it would stand beside another figure.
+    """
+    alone = {turn.class_name: turn for turn in rehearsal.turns if not turn.together}
+    if not new or not set(new) <= set(alone):
+        return None
+    return float(np.mean([alone[name].noticed[rehearsal.served] for name in new]))
 
 
 def groups_of(view: LabelledView) -> np.ndarray:

@@ -299,5 +299,9 @@ def test_the_frozen_rate_is_that_of_the_fold_alone() -> None:
         for name, rate in (("lynx", 0.25), ("tabby", 1.0), ("ocelot", 0.75))
     ]
     rehearsal = Rehearsal(turns, [], (0.01, 0.05), 0.05, frozenset(), 0.1, "")
-    assert noticed_of(rehearsal, ["lynx", "ocelot", "serval"]) == 0.5
-    assert noticed_of(rehearsal, ["serval"]) is None
+    assert noticed_of(rehearsal, ["lynx", "ocelot"]) == 0.5
+    # a class that did not play, or played in a fold, is no part of a figure beside the other one
+    assert noticed_of(rehearsal, ["lynx", "ocelot", "serval"]) is None
+    folds = [turn._replace(together=("serval",)) for turn in turns]
+    assert noticed_of(rehearsal._replace(turns=folds), ["lynx", "ocelot"]) is None
+    assert noticed_of(rehearsal, []) is None
