@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.options import Storage, given_model_name, not_empty
+from orchestrator.execution.ctrl_c import INTERRUPTED
 
 if TYPE_CHECKING:
     from orchestrator.fitting.fit_options import FitOptions
-
-INTERRUPTED = 130
 
 # what may not be empty: as a path it would be the working folder, else an option left out
 Photos = Annotated[

@@ -29,6 +29,7 @@ from orchestrator.cli.options import (
     with_former,
 )
 from orchestrator.cli.tables import reproduce
+from orchestrator.execution.ctrl_c import INTERRUPTED, keep_ctrl_c
 from trainables.lazy import defer_imports, load_deferred
 from trainables.threads import choose_threads
 
@@ -375,7 +376,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     choose_threads()
     defer_imports()
     try:
-        status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        with keep_ctrl_c():
+            status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Exception as error:
         fail(error)
     sys.exit(status if isinstance(status, int) else 0)

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import Sets, Storage
+from orchestrator.execution.ctrl_c import INTERRUPTED, keep_ctrl_c
 from trainables.lazy import load_deferred
-
-INTERRUPTED = 130  # exit status that shells expect after Ctrl-C
 
 
 def reproduce(
@@ -63,9 +62,10 @@ def reproduce(
         runner = ClusterRunner(concurrency, address, typer.echo)
     pages = [] if page is None else [page]
     try:
-        record = run_table(
-            chosen, runs, storage, whole=whole, pages=pages, say=typer.echo, runner=runner
-        )
+        with keep_ctrl_c():
+            record = run_table(
+                chosen, runs, storage, whole=whole, pages=pages, say=typer.echo, runner=runner
+            )
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on", err=True)
         sys.exit(INTERRUPTED)

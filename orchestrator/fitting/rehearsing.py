@@ -78,14 +78,10 @@ def rehearse_scores(
         met=met,
     )
     tails = [Tail(method, recipe.score.calibrator, Score.parse(name)) for name in SCORES]
-    kept = folder / TURNS
+    plays = _Plays(tails, data, names, folder / TURNS)
     neighbors = NEIGHBORS if len(names) <= MOST_TURNS else 0
     more = 1 if neighbors else 0  # parts of the work beside the scores and their pools
-
-    def first(done: int, total: int) -> None:
-        progress(done, (2 + more) * total)
-
-    found = rehearse_each(tails, data, names, rules, progress=first, stored=kept)
+    found = plays.each(range(len(tails)), rules, _part(progress, 0, 2 + more))
     if not any(each.turns for each in found):
         return Rehearsed(SCORES[0], found[0])
     best, of_class = choose_score([each.turns for each in found])
@@ -93,31 +89,55 @@ def rehearse_scores(
     parts = 1 + len(places) + more
     discover = recipe.discover
     finding = Finding(discover.clusterer, max_new=discover.max_new_clusters)
-    searching = rules._replace(finding=finding)
-    searched: dict[int, Rehearsal] = {}
-    for before, place in enumerate(places, 1):
-
-        def count(done: int, total: int, before: int = before) -> None:
-            progress(before * total + done, parts * total)
-
-        told = rehearse(tails[place], data, names, searching, progress=count, stored=kept)
-        searched[place] = told
-
-    def last(done: int, total: int) -> None:
-        if done > total // 2:  # before, turns of a class alone are read
-            progress((parts - 1) * (total // 2) + done - total // 2, parts * (total // 2))
-
+    searched = {
+        place: plays.pool(place, rules._replace(finding=finding), _part(progress, before, parts))
+        for before, place in enumerate(places, 1)
+    }
     beside: dict[int, list[Turn]] = {best: []}
     if neighbors:
-        rules = rules._replace(neighbors=neighbors)
-        chosen = [tails[place] for place in places]
-        each = rehearse_each(chosen, data, names, rules, progress=last, stored=kept)
+        told = _second_half(_part(progress, parts - 1, parts))
+        each = plays.each(places, rules._replace(neighbors=neighbors), told)
         beside = {place: own.beside for place, own in zip(places, each, strict=True)}
-    told = searched[best]._replace(
-        turns=_by_score({place: own.turns for place, own in searched.items()}, best, of_class),
-        beside=_by_score(beside, best, of_class),
-    )
-    return Rehearsed(SCORES[best], told)
+    turns = _by_score({place: own.turns for place, own in searched.items()}, best, of_class)
+    beside_of = _by_score(beside, best, of_class)
+    return Rehearsed(SCORES[best], searched[best]._replace(turns=turns, beside=beside_of))
+
+
+class _Plays(NamedTuple):
+    """What a rehearsal plays: the tail of each score, images, classes, and where turns are kept."""
+
+    tails: Sequence[Tail]
+    data: Samples
+    names: Sequence[str]
+    stored: Path
+
+    def each(self, places: Sequence[int], rules: Rules, progress: Progress) -> list[Rehearsal]:
+        """Return the rehearsal of some of the scores, without a pool."""
+        tails = [self.tails[place] for place in places]
+        return rehearse_each(
+            tails, self.data, self.names, rules, progress=progress, stored=self.stored
+        )
+
+    def pool(self, place: int, rules: Rules, progress: Progress) -> Rehearsal:
+        """Return the rehearsal of one score, with its pool searched."""
+        return rehearse(
+            self.tails[place], self.data, self.names, rules, progress=progress, stored=self.stored
+        )
+
+
+def _part(progress: Progress, place: int, parts: int) -> Progress:
+    """Return what is told of one of several equal parts of the work."""
+    return lambda done, total: progress(place * total + done, parts * total)
+
+
+def _second_half(progress: Progress) -> Progress:
+    """Return what tells of the second half alone: in the first, turns of a class alone are read."""
+
+    def told(done: int, total: int) -> None:
+        if done > total // 2:
+            progress(done - total // 2, total // 2)
+
+    return told
 
 
 def _by_score(played: Mapping[int, list[Turn]], best: int, of_class: dict[str, int]) -> list[Turn]:

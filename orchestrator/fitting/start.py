@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.execution.ctrl_c import keep_ctrl_c
 from orchestrator.fitting.backbone import FINE_TUNED, SCRATCH, WITHOUT_WEIGHTS, usual_is_away
 from orchestrator.fitting.fit_record import FitRecord, load_fit
 from orchestrator.fitting.photo_folder import Found, look_at_folder
@@ -29,6 +30,7 @@ LOCK = "fit.lock"
 CODE = ("trainables.pipeline", "trainables.features.rebalancer_search")
 
 
+@keep_ctrl_c()
 def fit_photos(options: FitOptions, lines: Lines) -> FitRecord:
     """Fit a model to a folder of photos, show it, and return the record.
 
@@ -121,6 +123,7 @@ def _alone(folder: Path, model: str) -> Iterator[None]:
         yield
 
 
+@keep_ctrl_c()
 def show_dry_run(options: FitOptions, lines: Lines) -> None:
     """Show what a fit would do; see `orchestrator.fitting.dry_run`."""
     from orchestrator.fitting.dry_run import show_plan

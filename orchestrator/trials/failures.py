@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.execution.ctrl_c import keep_ctrl_c
 from orchestrator.execution.infrastructure import infrastructure_fault, one_line
 from orchestrator.locking.sweep_lock import SweepLostError
 from orchestrator.records import FailureRecord, Step, SweepRecord
@@ -46,7 +47,8 @@ class Failures:
         next step would meet them too, and the sweep goes on when it is started again.
         """
         try:
-            yield
+            with keep_ctrl_c():
+                yield
         except SweepLostError:
             raise
         except Exception as error:  # whatever fails must not end the other steps

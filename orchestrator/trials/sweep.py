@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.choice.finalist_choice import is_complete
+from orchestrator.execution.ctrl_c import INTERRUPTED
 from orchestrator.locking.sweep_lock import interrupt, lock_sweep
 from orchestrator.options import LEDGER, SweepOptions, command, folder_of_model, name_of_source
 from orchestrator.trials.failures import report
@@ -33,7 +34,6 @@ EARLY = (
     "orchestrator.trials.tuning",
 )
 NOT_WRITTEN = "images that are added later may move others: no ledger of parts is kept in"
-INTERRUPTED = 130  # exit status that shells expect after Ctrl-C
 FAILED = 1  # exit status of a sweep without a finalist, a verdict or a report
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.choice.finalist_choice import final_round_is_done
+from orchestrator.execution.ctrl_c import keep_ctrl_c
 from orchestrator.locking.sweep_lock import check_sweep
 from orchestrator.options import SweepOptions, local_folder
 from orchestrator.trials.failures import Failures, report, save_if_possible
@@ -80,6 +81,7 @@ class SweepJob:
         self.record.tracking_uri = redact(tracker.uri)
         return tracker
 
+    @keep_ctrl_c()
     def run(self) -> None:
         """Search, test the finalists, serve and promote the winner; only what is not done yet."""
         self.search()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,13 @@ def fit(context: Any, words: list[str], log: Path, moment: tuple[str, int, int])
 
 
 def weights_of(storage: Path) -> dict[str, str]:
-    """Return a digest of each file of the exported model."""
+    """Return a digest of each file of the exported model, but for the time in the ledger."""
     served = storage / "models" / "photos" / "served"
     files = [file for file in served.rglob("*") if file.is_file()]
     return {
-        str(file.relative_to(served)): hashlib.sha256(file.read_bytes()).hexdigest()
+        str(file.relative_to(served)): hashlib.sha256(
+            re.sub(rb'"first_seen": "[^"]+"', b"", file.read_bytes())
+        ).hexdigest()
         for file in files
     }
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.execution.ctrl_c import INTERRUPTED
 from orchestrator.records import SweepRecord
-from orchestrator.trials.sweep import INTERRUPTED
 from tests.helpers.killed_sweeps import PATIENCE, sweep, trials, wait_for
 
 pytestmark = pytest.mark.slow

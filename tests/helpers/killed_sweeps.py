@@ -15,8 +15,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.execution.ctrl_c import INTERRUPTED
 from orchestrator.search.sweep_study import superseded
-from orchestrator.trials.sweep import INTERRUPTED
 from tests.helpers import ROOT
 
 TRIALS = 6
