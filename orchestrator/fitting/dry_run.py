@@ -14,6 +14,7 @@ from orchestrator.fitting.screen import photos_lines
 from orchestrator.fitting.threshold_images import require_threshold
 from orchestrator.fitting.training.untested import with_untested
 from orchestrator.options import EXPORTED, LEDGER, local_folder
+from orchestrator.registry.version_lookup import restore_parts
 from trainables.data.shots.look import CONTENTS
 from trainables.errors import ConfigError
 
@@ -38,13 +39,7 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
     Raises:
         ConfigError: The photos or the backbone can't be used.
     """
-    with tempfile.TemporaryDirectory() as draft:
-        for name in (LEDGER, CONTENTS):
-            if (folder / name).is_file():
-                shutil.copy(folder / name, draft)
-        found = look_at_folder(
-            options.photos, Path(draft), groups=options.groups or None, labels=options.labels
-        )
+    found = _look(options, folder)
     from orchestrator.fitting.backbone import backbone_at_hand
     from orchestrator.fitting.recipe import recipe_of_photos
     from orchestrator.fitting.training.deeper import NOTHING_TO_TUNE
@@ -88,6 +83,22 @@ def show_plan(options: FitOptions, lines: Lines, folder: Path) -> None:
     images = len(found.images.photos)
     kept = images * (width * FLOAT_BYTES + size * size * COLORS)
     lines.say("disk", f"about {max(kept / 1e6, 1):,.0f} MB below {local_folder(options.storage)}")
+
+
+def _look(options: FitOptions, folder: Path) -> Found:
+    """Look at the photos with a copy of the model's ledger."""
+    from orchestrator.registry.shared_images import check_shared_class
+
+    with tempfile.TemporaryDirectory() as draft:
+        for name in (LEDGER, CONTENTS):
+            if (folder / name).is_file():
+                shutil.copy(folder / name, draft)
+        restore_parts(options.storage, options.model_name, Path(draft) / LEDGER)
+        found = look_at_folder(
+            options.photos, Path(draft), groups=options.groups or None, labels=options.labels
+        )
+    check_shared_class(options.storage, options.model_name, found.images.photos)
+    return found
 
 
 def _show_training(options: FitOptions, lines: Lines, found: Found, device: str) -> None:

@@ -41,7 +41,8 @@ def fit_photos(options: FitOptions, lines: Lines) -> FitRecord:
         lines: Where everything is shown.
 
     Raises:
-        ConfigError: The photos or the backbone can't be used.
+        ConfigError: The photos or the backbone can't be used, or the champion of the model's name
+            knows none of their classes.
     """
     folder = folder_of_model(options.storage, options.model_name)
     with _alone(folder, options.model_name):
@@ -76,8 +77,10 @@ def _fit(options: FitOptions, lines: Lines, folder: Path) -> FitRecord:
         lines.plain(f"nothing changed since {record.started}: version {_version(record)} {state}")
     else:
         from orchestrator.fitting.job import FitJob
+        from orchestrator.registry.shared_images import check_shared_class
         from trainables.lazy import load_deferred
 
+        check_shared_class(options.storage, options.model_name, found.images.photos)
         load_deferred()
         record = FitJob(options, lines, folder).run(found, key)
     record = _with_loose(record, found, lines, folder)

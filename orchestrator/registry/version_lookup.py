@@ -153,10 +153,15 @@ def keep_parts(storage: str, model: str, folder: Path) -> None:
         shutil.copyfile(ledger, folder / LEDGER)
 
 
-def restore_parts(storage: str, model: str) -> str:
+def restore_parts(storage: str, model: str, ledger: Path | None = None) -> str:
     """Give a model's ledger back what it lost and the champion's version still knows.
 
     A version whose files this machine does not read in place gives nothing back.
+
+    Args:
+        storage: Storage of the model.
+        model: Registered name.
+        ledger: A copy of the ledger, completed in its place.
 
     Returns:
         A line that says so; empty where nothing was missing.
@@ -164,7 +169,7 @@ def restore_parts(storage: str, model: str) -> str:
     Raises:
         ConfigError: The ledger is damaged.
     """
-    ledger = folder_of_model(storage, model) / LEDGER
+    ledger = ledger or folder_of_model(storage, model) / LEDGER
     uri = tracking_uri(None, local_folder(storage))
     version = find_version(uri, model, CHAMPION)
     folder = None if version is None else folder_of(version, Path())

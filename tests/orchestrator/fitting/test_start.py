@@ -1,8 +1,10 @@
 """The beginning of a fit: its key, and one fit of a model at a time."""
 
+import contextlib
 import fcntl
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,22 @@ from orchestrator.fitting.fit_options import FitOptions
 from orchestrator.fitting.fit_record import Deeper
 from orchestrator.fitting.photo_folder import look_at_folder
 from orchestrator.fitting.progress_lines import Lines
-from orchestrator.fitting.start import _example, _is_asked_for, _trains, fit_key, fit_photos
+from orchestrator.fitting.start import (
+    _example,
+    _is_asked_for,
+    _trains,
+    fit_key,
+    fit_photos,
+    show_dry_run,
+)
 from orchestrator.records import Interval, PromotionRecord
+from tests.helpers import versions
 from tests.helpers.photos import photo_folder
 from tests.helpers.registered import name_champion
+from tests.helpers.versions import right_below, version
 from tests.orchestrator.fitting.test_screen import RECORD
 from trainables.errors import ConfigError
+from trainables.inference.outcomes import OUTCOMES_FILE, save_outcomes
 
 
 @pytest.fixture
@@ -229,6 +241,29 @@ def test_the_parts_that_a_ledger_lost_come_back_before_the_look(
     ledger.replace(files / ledger.name)
     name_champion(tmp_path / "runs", "pets", files)
     out = io.StringIO()
+    with contextlib.suppress(ConfigError):  # no backbone is asked for here
+        show_dry_run(options, Lines(out))
+    assert "10 train, 2 test" in out.getvalue()  # as the version has them
+    assert not ledger.exists()  # a dry run writes nothing
+    out = io.StringIO()
     fit_photos(options, Lines(out))
     assert f"12 images put back into {ledger} as version 1 has them" in out.getvalue()
     assert "nothing changed since noon: version 1 answers" in out.getvalue()
+
+
+@pytest.mark.parametrize("begin", [fit_photos, show_dry_run])
+def test_photos_of_other_classes_are_refused_before_their_features(
+    begin: Callable[[FitOptions, Lines], object],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    files = tmp_path / "version"
+    files.mkdir()
+    save_outcomes(version(versions.photos(), right_below(0.9)), files / OUTCOMES_FILE)
+    name_champion(tmp_path / "runs", "pets", files)
+    options = FitOptions(photos=photos, storage=str(tmp_path / "runs"))
+    with pytest.raises(ConfigError, match=r"version 1, knows 'caracal', .* show 'cat', 'dog'"):
+        begin(options, Lines(io.StringIO()))
+    assert not (tmp_path / "runs" / "features").exists()
