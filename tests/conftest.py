@@ -1,9 +1,12 @@
-"""What all tests share: one thread each, reasons for skips."""
+"""What all tests share: one thread each, Ctrl-C, reasons for skips."""
 
 import os
+import signal
 from functools import cache
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; children inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
