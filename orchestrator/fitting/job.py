@@ -202,6 +202,8 @@ class FitJob:
         began = time.monotonic()
         classifier = base.artifacts["classifier"]
         asked = validation_samples(base, views)
+        alone = asked is not None and len(asked.labels.unique()) == 1
+        asked = None if alone else asked
         keys = [use.key for use in base.uses if use.stage in ("classify", "extract")]
         what = f"{len(self.variants)} variants of head and balance"
         table = answer_all(
@@ -238,6 +240,8 @@ class FitJob:
             left_out=len(self.variants) - tried,
         )
         self.lines.say("search", search_line(search))
+        if alone:  # it would choose what answers this class most often
+            self.lines.say("", "val/ shows one class alone, so the choice is made out of fold")
         if search.left_out:
             self.lines.say("", f"--time left out {search.left_out} variants")
         return Tried(self.variants, table, choice, search, self._base)

@@ -215,13 +215,20 @@ def _figures(fitted: Fitted, answers: Answers) -> Figures:
     )
 
 
-def _validation(fitted: Fitted) -> Judged | None:
-    """Return the answers to the folder's own validation images; ``None`` without any."""
-    view, tried = fitted.views.validation_known, fitted.tried
-    if fitted.trained or not len(view.labels):
+def answers_to_validation(fitted: Fitted) -> Tensor | None:
+    """Return the class ``[N]`` that a model on a frozen backbone names for images of ``val/``."""
+    if fitted.trained or not len(fitted.views.validation_known.labels):
         return None
-    answers = answers_of_table(tried.table.predicted[tried.choice.served], fitted.names)
-    return judged(answers, view.labels, view.groups)
+    found = fitted.outcome.artifacts
+    return predict_logits(found["classifier"], found["features"].validation_known).argmax(1)
+
+
+def _validation(fitted: Fitted) -> Judged | None:
+    """Return how right the answers to the folder's own validation images are."""
+    view, predicted = fitted.views.validation_known, answers_to_validation(fitted)
+    if predicted is None:
+        return None
+    return judged(answers_of_table(predicted, fitted.names), view.labels, view.groups)
 
 
 def photos_of(fitted: Fitted, folder: Path) -> list[Photo]:

@@ -13,7 +13,7 @@ from orchestrator.fitting.backbone import FINE_TUNED
 from orchestrator.fitting.figures.source_photos import photos_of_source
 from orchestrator.fitting.fit_record import Deeper, Search
 from orchestrator.fitting.progress_lines import duration
-from orchestrator.fitting.service import Fitted, Tried, photos_of
+from orchestrator.fitting.service import Fitted, Tried, answers_to_validation, photos_of
 from orchestrator.fitting.training.deeper import WORDS, trained_blocks
 from orchestrator.fitting.training.network_job import TABLE, NetworkJob, Trained
 from orchestrator.fitting.training.pace import in_epochs
@@ -159,10 +159,12 @@ def was_right(frozen: Fitted, folder: Path) -> dict[Path, bool]:
 
     Out of fold, or on the folder's own validation images where it has some.
     """
-    view = frozen.views.validation_known
-    view = view if len(view.labels) else frozen.views.known_train
+    view, predicted = frozen.views.validation_known, answers_to_validation(frozen)
+    if predicted is None:
+        view = frozen.views.known_train
+        predicted = frozen.tried.table.predicted[frozen.tried.choice.served]
     photos = photos_of(frozen, folder)
-    right = frozen.tried.table.predicted[frozen.tried.choice.served].numpy() == view.labels
+    right = predicted.numpy() == view.labels
     files = [photos[place].file for place in view.indices]
     return dict(zip(files, right.tolist(), strict=True))
 

@@ -282,3 +282,15 @@ def test_own_validation_images_are_answered_by_the_model_that_serves(
     own = inside[inside["label"] == "two"]
     told = (own["predicted"] == own["label"]).mean()
     assert figures.by_class["two"].mean == pytest.approx(told)
+
+
+@pytest.mark.slow
+def test_validation_images_of_one_class_alone_choose_nothing(tmp_path: Path, weights: Path) -> None:
+    photos = tmp_path / "photos"
+    write_photos(photos / "train", {"zero": 30, "one": 25, "two": 12})
+    write_photos(photos / "val", {"zero": 30}, first=60)
+    write_photos(photos / "test", {"zero": 20, "one": 14}, first=120)
+    found = fit(FitOptions(photos=photos, backbone=str(weights), storage=str(tmp_path / "runs")))
+    search = found.record.search
+    assert (search.judged_by, search.classes_not_judged) == ("out-of-fold", [])
+    assert "val/ shows one class alone, so the choice is made out of fold" in found.shown

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from orchestrator.execution.execute import RecipeResult
 from orchestrator.execution.store_executor import cached_views
 from orchestrator.fitting import job as fit_job
 from orchestrator.fitting.backbone import FrozenBackbone
@@ -33,9 +34,11 @@ from orchestrator.registry.versions import Registry
 from orchestrator.tracking.mlflow_client import tracking_uri
 from tests.helpers.small_fit import NAMES, few_variants, write_weights
 from tests.orchestrator.fitting.test_screen import SEARCH
+from trainables.artifacts import Classifier, Features
 from trainables.errors import ConfigError
 from trainables.experiment import Experiment, in_service
 from trainables.inference.outcomes import BASE_FILE, OUTCOMES_FILE, load_outcomes
+from trainables.methods.heads import Head
 from trainables.rehearsal.outcome import Rehearsal, Turn
 from trainables.settings import assign
 
@@ -287,6 +290,14 @@ def test_the_frozen_answers_are_of_images_that_neither_trained_on(
     table = AnswerTable(torch.stack([1 - served, served]).to(torch.int16), torch.zeros(2))
     choice = Choice(1, untried.NO_GAIN, untried.NO_GAIN, 1)
     frozen = frozen._replace(tried=Tried((), table, choice, SEARCH, 0))
+    if own:  # the table may be that of the training images: then the model answers
+        eye, zeros = torch.eye(2), torch.zeros(2)
+        head = Classifier(
+            Head.parse("linear"), 2, {"weight": eye, "bias": zeros}, zeros, zeros, zeros
+        )
+        features = Features(torch.zeros(6, 2), eye[served])
+        told = {"classifier": head, "features": features}
+        frozen = frozen._replace(outcome=RecipeResult(told, {}, [], 0.0))
     right = was_right(frozen, tmp_path / "model")
     part = tmp_path / "pets" / ("val" if own else "train")
     files = [part / name / f"{n}.png" for name in ("cat", "dog") for n in range(3)]
