@@ -31,6 +31,7 @@ from tests.helpers.weights import write_weights
 from trainables.artifacts import save_artifact
 from trainables.context import Context
 from trainables.data.shots.ledger import Ledger
+from trainables.errors import ConfigError
 from trainables.experiment import Experiment, load_experiment
 from trainables.inference.model import load_model
 from trainables.inference.outcomes import BASE_FILE, OUTCOMES_FILE, file_digest, load_outcomes
@@ -40,6 +41,7 @@ from trainables.settings import assign
 SIZES = {"ant": 26, "bee": 20, "cat": 14, "dog": 9}
 TEST = 8
 METRIC = "evaluate/accuracy/balanced"
+COMPUTED: list[str] = []  # titles of what ran where trials run
 SETS = (
     "data.image_size=48", "data.novel_classes=[cat, dog]", "data.validation_novel_classes=[dog]",
     "data.validation_per_class=4", "data.stream={known: 4, novel: 4, unrelated: 0}",
@@ -114,7 +116,10 @@ def final(
     tracker = Tracker.open("http://127.0.0.1:9", tmp_path, "s", tmp_path / "spool")
     options = SweepOptions(storage=str(tmp_path / "storage"))
 
+    COMPUTED.clear()
+
     def here(self: ServiceRound, recipe: Experiment, title: str, storage: str) -> None:
+        COMPUTED.append(title)
         tree = recipe.model_dump(mode="json")
         run_seed(tree, {}, recipe.seed, storage, world="test", gpus=0.0, progress=("s", title))
 
@@ -162,6 +167,7 @@ def test_tables_have_the_base_beside_it_and_who_played_new(
     final: ServiceRound, tmp_path: Path
 ) -> None:
     final.run(str(tmp_path / "storage"))
+    assert COMPUTED == ["trial 1", "base"]
     folder = tmp_path / candidate_of(final.record).folder
     own, beside = (load_outcomes(folder / name) for name in (OUTCOMES_FILE, BASE_FILE))
     assert set(own.rehearsal) == set(beside.rehearsal) == {"cat"}  # dog played new in validation
@@ -212,6 +218,36 @@ def test_where_the_winner_cannot_serve_the_base_does(final: ServiceRound, tmp_pa
     assert service.notes[0].startswith("trial 2 won but can't serve, so the base recipe is served")
     assert service.notes[-1].startswith("it answers as before an update")
     assert candidate_of(final.record).run == "trial-0000-service"
+
+
+def test_a_base_that_won_and_cannot_serve_ends_the_round(
+    final: ServiceRound, tmp_path: Path
+) -> None:
+    final.record.selection = SelectionRecord(winner="trial-0000", base="trial-0000", reason="")
+    final.record.finalists = [finalist(final.record.trials[0])]
+    final.base = assign(
+        final.base,
+        {"rebalance.method": "tau_norm", "score.threshold": {"false_alarm": {"level": 0.02}}},
+    )
+    with pytest.raises(ConfigError, match=r"data\.source"):
+        final.run(str(tmp_path / "storage"))
+    assert COMPUTED == []
+    assert final.record.service is None
+
+
+def test_a_base_that_fails_is_not_computed_twice(
+    final: ServiceRound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: ServiceRound, recipe: Experiment, title: str, storage: str) -> None:
+        COMPUTED.append(title)
+        raise ValueError("broken")
+
+    monkeypatch.setattr(ServiceRound, "_compute", broken)
+    final.record.selection = SelectionRecord(winner="trial-0000", base="trial-0000", reason="")
+    final.record.finalists = [finalist(final.record.trials[0])]
+    with pytest.raises(ValueError, match="broken"):
+        final.run(str(tmp_path / "storage"))
+    assert COMPUTED == ["trial 0"]
 
 
 def test_every_line_says_which_figure_it_is(final: ServiceRound, tmp_path: Path) -> None:
