@@ -249,6 +249,14 @@ def test_answers_out_of_fold_are_blind_to_the_other_images_of_the_group() -> Non
         torch.testing.assert_close(first / first.norm(), other / other.norm())
 
 
+def test_a_training_that_diverges_in_a_fold_has_no_answers() -> None:
+    fixed = {"epochs": 20, "rate": "fixed"}
+    rates = [{"crt": {"lr": 1e19, **fixed}}, {"crt": {"lr": 1e-30, **fixed}}]
+    methods = [Rebalancer.parse(value) for value in rates]
+    data = samples_of(FEATURES * 1e20, LABELS)
+    assert [n for n, _ in answer_out_of_fold(methods, available(), data, seed=3)] == [1]
+
+
 def test_groups_stay_whole_in_folds_too() -> None:
     groups = torch.arange(len(LABELS)) // 2
     method = Tuned(among=("crt", "ncm", "lda"), tries=4)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
 
 from trainables.artifacts import Classifier, OutOfFold, load_artifact, save_artifact
+from trainables.closed_form.groups import folds_of_groups
 from trainables.closed_form.scale import NEVER
 from trainables.closed_form.statistics import Samples, samples
 from trainables.features.predict import calibrated
 from trainables.inference.out_of_fold import (
     Tail,
     answers_of_tail,
+    answers_to_logits,
     class_was_there,
     scorer_of_tail,
 )
@@ -58,6 +63,36 @@ def test_a_threshold_on_them_rejects_the_stated_share_of_fresh_images(score: obj
     assert float((sure < own.quantile(0.05)).double().mean()) > 0.9
 
 
+def test_a_confidence_is_of_the_tail_without_its_fold() -> None:
+    """By values: the temperature of a fold is that of the other folds, by SciPy and NumPy."""
+    train = drawn(COUNTS, 0)
+    pairs, weights = torch.arange(210) // 2, torch.linspace(0.1, 3, 210).double()
+    train = train._replace(groups=pairs, weights=weights)
+    logits = 2 * train.features[:, :3]
+    found = answers_to_logits(
+        tail("lda", "msp"), train, logits, COUNTS, generator=torch.Generator().manual_seed(3)
+    )
+    folds = folds_of_groups(
+        pairs, train.labels, count=5, generator=torch.Generator().manual_seed(3)
+    )
+    values, labels, shares = logits.double().numpy(), train.labels.numpy(), weights.numpy()
+    temperatures = set()
+    for fold in range(5):
+        asked = (folds == fold).numpy()
+
+        def surprise(log: float, fitted: np.ndarray = ~asked) -> float:
+            rows = values[fitted] / np.exp(log)
+            told = logsumexp(rows, axis=1) - rows[np.arange(len(rows)), labels[fitted]]
+            return float((shares[fitted] * told).sum())
+
+        best = minimize_scalar(surprise, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9})
+        temperatures.add(round(best.x, 4))
+        expected = softmax(values[asked] / np.exp(best.x), axis=1).max(axis=1)
+        assert found.confidence[folds == fold].numpy() == pytest.approx(expected, abs=1e-6)
+    assert len(temperatures) == 5
+    assert torch.equal(found.logits, logits)
+
+
 def test_they_are_an_artifact_in_the_order_of_the_images(tmp_path: Path) -> None:
     train = drawn(COUNTS, 0)
     grouped = train._replace(groups=torch.arange(len(train.labels)) // 2)
@@ -88,6 +123,8 @@ def test_a_class_of_one_group_does_not_spoil_calibration_and_threshold(rebalance
     blank = Classifier(Head.parse("linear"), WIDTH, {}, zeros, counts, zeros[:1])
     methods = tail(rebalancer, "msp")
     found = answers_of_tail(methods, blank, train, generator=torch.Generator().manual_seed(1))
+    if rebalancer == "crt":  # from five folds
+        assert (found.logits[210:, 3] == NEVER).all()
     there = class_was_there(found.logits, train)
     assert there.tolist() == [True] * 210 + [False] * 3
     before = scorer_of_tail(methods, train.part(there), found.logits[there], counts)
@@ -109,6 +146,13 @@ def test_a_class_of_one_group_does_not_spoil_calibration_and_threshold(rebalance
     weights = torch.tensor([1 / n for n in (120, 60, 30)])[train.labels[:210]].double()
     expected = weighted_quantile(answers.confidence[:210].double(), weights, 0.05)
     assert scorer.threshold == pytest.approx(expected)
+
+
+def test_a_class_whose_groups_left_together_was_not_there() -> None:
+    """Five folds can take both groups of a class at once."""
+    data = samples(torch.zeros(4, 1), torch.tensor([0, 0, 1, 1]))
+    logits = torch.tensor([[1.0, 0.0], [NEVER, 0.0], [0.0, NEVER], [0.0, 1.0]])
+    assert class_was_there(logits, data).tolist() == [True, False, False, True]
 
 
 @pytest.mark.parametrize("name", sorted(Calibrator.shelf))
