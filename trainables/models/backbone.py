@@ -332,7 +332,8 @@ def extract_features(
         in_pieces = InPieces(run)
         with torch.inference_mode(), rows:
             for chosen, pixels in images:
-                features[chosen], others = in_pieces(pixels)
+                found, others = in_pieces(pixels)
+                features[chosen] = found.to(features)
                 rows.computed(chosen, others)
                 left -= len(chosen)
                 if done is not None:
