@@ -28,9 +28,9 @@ def two_hosts() -> Iterator[None]:
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("RAY_TMPDIR", own)
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-        )
+        # a port that was asked for is tried, and where another Ray has it the socket stays open
+        head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": None}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         assert not Path("/tmp/ray/ray_current_cluster").exists()
         cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False)

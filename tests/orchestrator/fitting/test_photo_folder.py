@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -25,7 +26,9 @@ def test_a_name_that_is_no_text_is_no_end_of_a_fit(tmp_path: Path) -> None:
     try:
         os.rename(pets + b"/cat/0.png", pets + b"/cat/caf\xe9.png")
         os.rename(pets + b"/dog/0.png", pets + b"/gr\xfcn.png")
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EILSEQ:
+            raise
         pytest.skip("this file system takes no such name")
     found = look_at_folder(tmp_path / "pets", tmp_path / "model").photos
     assert Photos.model_validate_json(found.model_dump_json()) == found
