@@ -300,4 +300,4 @@ def _over_seeds(metric: str, best: FinalistRecord, base: FinalistRecord) -> Inte
 
 
 def _shown(found: Interval, how: str) -> str:
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {how}"
+    return f"{found.mean:+z.4f} [{found.low:+z.4f}, {found.high:+z.4f}], {how}"

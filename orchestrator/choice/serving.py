@@ -51,8 +51,8 @@ def choose_served(answers: Sequence[Answers], gate: Forgetting | None = None) ->
         challenger=_named(loss), champion=_named(Interval(mean=0, low=0, high=0, values=[0]))
     )
     shown = (
-        f"right answers {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], known classes "
-        f"{-loss.mean:+.4f} [{-loss.high:+.4f}, {-loss.low:+.4f}] by the update, on validation"
+        f"right answers {gain.mean:+z.4f} [{gain.low:+z.4f}, {gain.high:+z.4f}], known classes "
+        f"{-loss.mean:+z.4f} [{-loss.high:+z.4f}, {-loss.low:+z.4f}] by the update, on validation"
     )
     if not gain.low > 0:
         return Serving("first", f"the update gives not significantly more: {shown}", gain)

@@ -72,16 +72,26 @@ def look_at_folder(
     images = look_at_photos(
         real, ledger=model / LEDGER, groups=groups, labels=labels, progress=progress
     )
-    if len(images.classes) < 2:
-        raise ConfigError(
-            f"{folder}: a model tells two classes or more apart; found {images.classes[0]} alone"
-        )
+    _require_classes(images, folder)
     _require_training_images(images, folder)
     table = model / TABLE
     write_table(images, table)
     rows = [(p.bytes_digest, p.class_name, p.group, p.part) for p in images.photos]
     digest = hashlib.sha256(canonical_json(sorted(rows)).encode()).hexdigest()
     return Found(in_numbers(images), images, f"table:{table}", digest)
+
+
+def _require_classes(images: PhotoSet, folder: Path) -> None:
+    """Refuse a single class; the classes may lie one folder deeper, as in many published sets."""
+    if len(images.classes) > 1:
+        return
+    (name,) = images.classes
+    inner = {photo.file.parent for photo in images.photos} - {images.folder / name}
+    deeper = (images.folder / name).is_dir() and len(inner) > 1
+    hint = f"; did you mean {folder / name}, which has {len(inner)} folders?" if deeper else ""
+    raise ConfigError(
+        f"{folder}: a model tells two classes or more apart; found {name} alone{hint}"
+    )
 
 
 def _require_training_images(images: PhotoSet, folder: Path) -> None:

@@ -68,7 +68,7 @@ def paired_gains(shared: Shared, bands: Mapping[str, str]) -> dict[str, Gain]:
         estimate, errors = calibration_gain(stated, (mine, theirs), images["group"])
         found[CALIBRATION] = _gain(CALIBRATION, estimate, errors, images, shared.origin, same)
     if UNSHARED in found:
-        beside = f", beside {100 * found[UNSHARED].value:+.2f} points by classes that one knows"
+        beside = f", beside {100 * found[UNSHARED].value:+z.2f} points by classes that one knows"
         found[BALANCED] = found[BALANCED]._replace(where=f"{found[BALANCED].where}{beside}")
     return found
 

@@ -90,7 +90,7 @@ def _difference(table: Table, row: Row, ours: Interval, cell: Cell) -> str:
     """Return the difference from the nearest published value, with a flag if they disagree."""
     apart = ours.mean - min(cell.published, key=lambda figure: abs(figure - ours.mean))
     apart_too_far = judged(table, row) and not agrees(table, ours, cell)
-    return f"**{apart:+.2f} {FLAG}**" if apart_too_far else f"{apart:+.2f}"
+    return f"**{apart:+z.2f} {FLAG}**" if apart_too_far else f"{apart:+z.2f}"
 
 
 def judged(table: Table, row: Row) -> bool:

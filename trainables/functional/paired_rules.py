@@ -75,8 +75,8 @@ def judge_gain(gain: Gain, allowed: float, said: str = "") -> Decision:
         return Decision("passed", f"{gain.origin}{gain.figure}{gain.where}: the same answers")
     both = f"{gain.origin}{gain.figure} {gain.mine:.4f} against {gain.theirs:.4f}"
     reason = (
-        f"{said or both}{gain.where}: {100 * gain.value:+.2f} points "
-        f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}], allowed {-allowed:.2f}"
+        f"{said or both}{gain.where}: {100 * gain.value:+z.2f} points "
+        f"[{100 * gain.low:+z.2f}, {100 * gain.high:+z.2f}], allowed {-allowed:.2f}"
     )
     # 1e-9, because a loss that equals the limit up to rounding is allowed
     if gain.high < -limit - 1e-9:

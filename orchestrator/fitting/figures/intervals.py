@@ -161,8 +161,10 @@ def signed(found: Interval) -> str:
     Example:
         >>> signed(Interval(mean=0.069, low=-0.0412, high=0.097, values=[0.069]))
         '+.069 [-.041, +.097]'
+        >>> signed(Interval(mean=-1e-17, low=-0.2, high=0.1, values=[0.0]))
+        '+.000 [-.200, +.100]'
     """
     mean, low, high = (
-        f"{value:+.3f}".replace("0.", ".", 1) for value in (found.mean, found.low, found.high)
+        f"{value:+z.3f}".replace("0.", ".", 1) for value in (found.mean, found.low, found.high)
     )
     return f"{mean} [{low}, {high}]"

@@ -128,6 +128,19 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
         look_at_folder(tmp_path / "pets", tmp_path / "model")
 
 
+def test_a_folder_around_the_class_folders_is_told(photos: Path, tmp_path: Path) -> None:
+    """As published sets are unpacked: a folder with one folder, in which the classes are."""
+    around = tmp_path / "published"
+    around.mkdir()
+    photos.rename(around / "Dataset")
+    with pytest.raises(ConfigError) as refused:
+        look_at_folder(around, tmp_path / "model")
+    assert str(refused.value) == (
+        f"{around}: a model tells two classes or more apart; found Dataset alone; did you mean "
+        f"{around / 'Dataset'}, which has 2 folders?"
+    )
+
+
 def test_a_class_of_which_no_image_trains_is_refused(photos: Path, tmp_path: Path) -> None:
     own = tmp_path / "parted"
     for part in ("train", "test"):

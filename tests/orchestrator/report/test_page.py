@@ -193,6 +193,15 @@ def test_recipes_show_the_most_important_settings_and_fold_the_others(
     assert "3 more settings" in found.text
 
 
+def test_a_setting_that_is_none_says_so(tmp_path: Path) -> None:
+    record = make_record(tmp_path)
+    for trial in record.trials:
+        trial.params = {"update.exemplars_per_class": trial.number or None}
+    record.finalists[0].params = {"update.exemplars_per_class": None}
+    page = Page(write_report(record, tmp_path))
+    assert "update.exemplars_per_class none" in " ".join(page.text.split())
+
+
 def test_winner_can_be_run_again_from_the_file_beside_the_page(tmp_path: Path) -> None:
     record = make_record(tmp_path)
     params = {"classify.training.lr": 0.25, "update.mode": "full", "seed": 3}

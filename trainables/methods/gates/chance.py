@@ -52,8 +52,8 @@ class Chance(Gate):
             return Decision("cannot tell", odd)
         reason = (
             f"{gain.origin}accuracy/balanced {gain.mine:.4f} against {gain.theirs:.4f}"
-            f"{gain.where}: {100 * gain.value:+.2f} points [{100 * gain.low:+.2f}, "
-            f"{100 * gain.high:+.2f}], least gain {self.least_gain:.2f}"
+            f"{gain.where}: {100 * gain.value:+z.2f} points [{100 * gain.low:+z.2f}, "
+            f"{100 * gain.high:+z.2f}], least gain {self.least_gain:.2f}"
         )
         if gain.low > 0:
             return Decision("passed", reason)
