@@ -2,16 +2,22 @@
 
 Goal: all turns of a ridge regression with temperature and maximum softmax probability, on 6,000
 images of 20 long-tailed classes with 1,280 features, take at most 15 s on two cores. The time is
-CPU time over the number of threads, because others may use the machine. Before any timing, turns on
-600 images must say what fits to the other classes alone say (logits within 1e-6).
+CPU time over the number of threads, because others may use the machine, the median of three;
+imports are not in it, and waiting threads sleep, as in ``fit``. Before any timing, turns on 600
+images must say what fits to the other classes alone say (logits within 1e-6).
 
     python -m benchmarks.rehearsal [--images 6000] [--features 1280] [--threads 2]
         [--score msp --score relative_mahalanobis]
 
 Several scores share the head of each turn; the goal is that of ``msp`` alone.
 """
+# ruff: noqa: E402
 
 from __future__ import annotations
+
+from trainables.threads import choose_threads, usable_cores
+
+choose_threads(usable_cores(2))  # before torch is loaded
 
 import argparse
 import sys
@@ -32,6 +38,8 @@ from trainables.methods.rebalancers import Rebalancer
 from trainables.methods.scores import Score
 from trainables.rehearsal.rehearse import rehearse_each
 from trainables.rehearsal.without import Heads, part
+
+REPEATS = 3
 
 
 def largest_difference(data: Samples, method: Rebalancer) -> float:
@@ -61,20 +69,25 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     method = Rebalancer.parse(options.rebalancer)
-    difference = largest_difference(make_case(600, 64).data, method)
+    small = make_case(600, 64).data
+    difference = largest_difference(small, method)
     data = make_case(options.images, options.features).data
     names = [str(label) for label in range(int(data.labels.max()) + 1)]
     scores = options.score or ["msp"]
     tails = [Tail(method, Calibrator.parse("temperature"), Score.parse(name)) for name in scores]
-    started, cpu = time.perf_counter(), time.process_time()
-    rehearse_each(tails, data, names)
-    spent, wall = time.process_time() - cpu, time.perf_counter() - started
+    rehearse_each(tails, small, names)  # imports what a turn asks for
+    spent, wall = [], []
+    for _ in range(REPEATS):
+        started, cpu = time.perf_counter(), time.process_time()
+        rehearse_each(tails, data, names)
+        spent.append((time.process_time() - cpu) / options.threads)
+        wall.append(time.perf_counter() - started)
     good = print_row(
         f"rehearsal/{len(names)} turns of {options.rebalancer}, {' and '.join(scores)}",
         "15 s",
-        {"ours": [spent / options.threads], "15 s": [15.0]},
+        {"ours": spent, "15 s": [15.0] * REPEATS},
         correct=difference < 1e-6,
-        wall_seconds=round(wall, 1),
+        wall_seconds=round(sorted(wall)[REPEATS // 2], 1),
         largest_difference=difference,
     )
     return 0 if good else 1

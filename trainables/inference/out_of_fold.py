@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainables.artifacts import Classifier, OutOfFold, Scorer
+from trainables.closed_form.groups import groups_of_each_class
 from trainables.closed_form.out_of_fold import k_fold
 from trainables.closed_form.scale import NEVER
 from trainables.closed_form.statistics import Samples
@@ -78,6 +79,8 @@ def answers_to_logits(
     if hasattr(tail.score, "leave_out"):
         given = {"features": data.features, "labels": data.labels, "groups": data.groups}
         return OutOfFold(logits, tail.score.call_with(given, "leave_out"), data.groups)
+    if not _reads_features(tail.score):
+        data = data._replace(features=data.features[:, :0])  # five copies of them less
 
     def answer(fitted: Tensor, asked: Tensor) -> Tensor:
         scorer = scorer_of_tail(tail, data.part(fitted), logits[fitted], class_counts)
@@ -89,6 +92,12 @@ def answers_to_logits(
         )
 
     return OutOfFold(logits, k_fold(data, answer, generator=generator), data.groups)
+
+
+def _reads_features(score: Score) -> bool:
+    """Say whether a score asks for features, in its fit or its answers."""
+    functions = ["__call__", *(["fit"] if hasattr(score, "fit") else [])]
+    return any("features" in score.accepted_inputs(function) for function in functions)
 
 
 def scorer_of_tail(
@@ -130,7 +139,6 @@ def class_was_there(logits: Tensor, data: Samples) -> Tensor:
         >>> class_was_there(torch.eye(3), data).tolist()
         [True, True, False]
     """
-    pairs = torch.stack([data.labels, data.groups]).unique(dim=1)
-    groups = torch.bincount(pairs[0], minlength=logits.shape[1])
+    groups = groups_of_each_class(data.labels, data.groups, logits.shape[1])
     own = logits.gather(1, data.labels[:, None]).flatten()
     return (own > NEVER) & (groups[data.labels] > 1)
