@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainables.memory import keep_freed_memory
+
 if TYPE_CHECKING:
     import torch
 
@@ -29,8 +31,14 @@ def choose_threads(threads: int = 1) -> None:
     """Set the number of threads of torch and numpy, and let waiting threads sleep.
 
     Entry points call this before torch is loaded: OpenMP reads the waiting policy only then. In a
-    process that has loaded torch, the number alone changes.
+    process that has loaded torch, the number alone changes. Freed memory is kept, see
+    `trainables.memory`.
     """
+    keep_freed_memory()
+    _set_threads(threads)
+
+
+def _set_threads(threads: int) -> None:
     os.environ.update(dict.fromkeys(NUMBERS, str(threads)))
     os.environ["OMP_WAIT_POLICY"] = WAIT_POLICY
     torch = sys.modules.get("torch")
@@ -56,7 +64,7 @@ def choose_threads_if_free() -> None:
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if "torch" not in sys.modules:
-        choose_threads(int(wanted) if wanted.isdigit() else 1)
+        _set_threads(int(wanted) if wanted.isdigit() else 1)
 
 
 def computed_with(device: torch.device | str = "cpu") -> dict[str, str]:
