@@ -51,6 +51,7 @@ from benchmarks.timm_alone import (
     weights_of_timm,
 )
 from orchestrator.environment import git_commit
+from trainables.memory import keep_freed_memory
 from trainables.threads import computed_with
 
 CLASSES, LARGEST, SMALLEST = 20, 500, 5
@@ -349,6 +350,7 @@ def main() -> int:
         sys.stderr.write("photos: not measured; give --data\n")
         return 0
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every command does; timm's script is a process as it comes
     for seed in options.seeds if options.data else ():
         add_seed(options.data, seed, ROWS, script=options.script)
     lines = read_rows(ROWS)
