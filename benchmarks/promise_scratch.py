@@ -107,7 +107,7 @@ def main() -> int:
     lines = [read_worlds(WORLDS)[world] for world in range(options.worlds)]
     found = [Kept(**{name: line[name] for name in Kept._fields}) for line in lines]
     seconds = sum(float(line["cpu"]) for line in lines)
-    return 0 if print_rows(found, seconds, network=", from scratch") else 1
+    return 0 if print_rows(found, seconds, variant=", from scratch") else 1
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class FitJob:
         chosen = self.variants[tried.choice.served]
         rehearsed = self._rehearse(chosen, recipe, base, data, views, found.images.catch_all)
         served = assign(
-            recipe, {"rebalance.method": chosen.dump(), "score.method": rehearsed.score}
+            recipe, {"rebalance.method": chosen.dump(), "score.method": rehearsed.score.dump()}
         )
         outcome = self._execute(served, store, found)
         fitted = Fitted(
@@ -175,7 +175,7 @@ class FitJob:
             ),
         )
         turns = len(played.rehearsal.turns)
-        told = f"{turns} of {len(names)} classes played new; {played.score} tells them best"
+        told = f"{turns} of {len(names)} classes played new; {played.score.name} tells them best"
         self.lines.say("rehearsal", told if turns else "no class can play new")
         return played
 

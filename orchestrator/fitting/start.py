@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from orchestrator.fitting.progress_lines import Lines
 
 LOCK = "fit.lock"
-CODE = ("trainables.pipeline", "trainables.features.rebalancer_search")
+CODE = (  # by what a fit answers: a new version that chooses in another way fits again
+    "trainables.pipeline",
+    "trainables.features.rebalancer_search",
+    "orchestrator.fitting.recipe",
+    "orchestrator.fitting.rehearsing",
+    "orchestrator.fitting.trying.choosing",
+    "orchestrator.fitting.trying.variants",
+)
 
 
 @keep_ctrl_c()

@@ -37,7 +37,7 @@ def test_a_world_has_20_classes_of_a_long_tail_and_10_others(data: Path, tmp_pat
 def test_rows_tell_how_often_the_intervals_held(capsys: pytest.CaptureFixture[str]) -> None:
     held = Kept(1.0, True, rehearsed=0.2, came=0.3, next_width=0.6, mean_width=0.2)
     missed = held._replace(inside=0.8, mean_inside=False)
-    assert not print_rows([held] * 3 + [missed], 12.0, network=", from scratch")
+    assert not print_rows([held] * 3 + [missed], 12.0, variant=", from scratch")
     following, mean = map(json.loads, capsys.readouterr().out.splitlines())
     assert following["benchmark"] == "promise/next class, from scratch"
     # (100, 100, 100, 80): mean 95, standard error 5, t of 3 degrees of freedom 3.182

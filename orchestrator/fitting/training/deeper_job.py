@@ -111,7 +111,7 @@ class DeeperJob(NetworkJob):
         """Rehearse the fine-tuned backbone, and return it as what serves."""
         views = trained.views
         rehearsed = self.rehearse(recipe, views, plan, met=frozen.rehearsal.met)
-        recipe = assign(recipe, {"score.method": rehearsed.score})
+        recipe = assign(recipe, {"score.method": rehearsed.score.dump()})
         outcome = self.execute(recipe, "deeper")
         before = frozen.tried.search
         search = Search(

@@ -114,7 +114,7 @@ class NetworkJob:
         found = rehearse_fold(fold, plan.fold, self.folder, run)
         told = found.rehearsal.cannot_tell or (
             f"{len(plan.new)} of {len(plan.images.classes)} classes ({', '.join(plan.new)}) were "
-            f"new to a network that was trained without them; {found.score} tells them best"
+            f"new to a network that was trained without them; {found.score.name} tells them best"
         )
         self.lines.say("rehearsal", told)
         return found

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from orchestrator.execution.execute import MODELS, RecipeResult
-from orchestrator.fitting.rehearsing import SCORES, Rehearsed, choose_score
+from orchestrator.fitting.rehearsing import Rehearsed, choose_score, scores_for
 from orchestrator.fitting.training.kept_out import enough, spare
 from trainables.artifacts import ImageView
 from trainables.context import derive_seed
 from trainables.data.shots.photo_set import PhotoSet, write_table
 from trainables.features import predict
 from trainables.inference.reference import reference_of
+from trainables.methods.scores import Score
 from trainables.models.backbone import extract_features, from_artifact
 from trainables.rehearsal.noticing import share_of, taken_for
 from trainables.rehearsal.outcome import Rehearsal, Turn
@@ -116,21 +117,22 @@ def rehearse_fold(fold: Fold, images: PhotoSet, folder: Path, run: Run) -> Rehea
     levels = tuple(sorted({*LEVELS, fold.level}))
     unplayed = Rehearsal([], [], levels, fold.level, fold.met, 0.0, "")
     reason = why_not(images, fold.new, fold.level)
+    scores = scores_for(sum(photo.part == "train" for photo in images.photos))
     if reason:
-        return Rehearsed(SCORES[0], unplayed._replace(cannot_tell=reason))
+        return Rehearsed(scores[0], unplayed._replace(cannot_tell=reason))
     write_table(images, folder / TABLE)
     recipe = assign(fold.recipe, {"data.source": f"table:{folder / TABLE}"})
     stage = _Stage(fold, recipe, run)
-    played = [stage.turns(score, (fold.level,)) for score in SCORES]
+    played = [stage.turns(score, (fold.level,)) for score in scores]
     best, of_class = choose_score(played)
     told = tuple(level for level in levels if level == fold.level or enough(images, level))
     each = {
         (place, turn.class_name): turn
         for place in {best, *of_class.values()}
-        for turn in stage.turns(SCORES[place], told)
+        for turn in stage.turns(scores[place], told)
     }
     turns = [each[of_class[name], name] for name in fold.new]
-    return Rehearsed(SCORES[best], unplayed._replace(turns=turns, levels=told))
+    return Rehearsed(scores[best], unplayed._replace(turns=turns, levels=told))
 
 
 class _Stage:
@@ -145,13 +147,16 @@ class _Stage:
             name: extract_features(trunk, view) for name, view in _views_of(fold.views, fold.new)
         }
 
-    def turns(self, score: str, levels: Sequence[float]) -> list[Turn]:
+    def turns(self, score: Score, levels: Sequence[float]) -> list[Turn]:
         """Return the turns of the fold's classes with one score."""
         by_level = {level: self._artifacts(score, level) for level in levels}
         return [self._turn(name, by_level) for name in self.fold.new]
 
-    def _artifacts(self, score: str, level: float) -> dict[str, Any]:
-        settings = {"score.method": score, "score.threshold": {"false_alarm": {"level": level}}}
+    def _artifacts(self, score: Score, level: float) -> dict[str, Any]:
+        settings = {
+            "score.method": score.dump(),
+            "score.threshold": {"false_alarm": {"level": level}},
+        }
         return self._run(assign(self._recipe, settings)).artifacts
 
     def _turn(self, name: str, by_level: dict[float, dict[str, Any]]) -> Turn:

@@ -44,7 +44,7 @@ class ScratchJob(NetworkJob):
         )
         views = self.train(recipe, "training").views
         rehearsed = self.rehearse(recipe, views, plan)
-        recipe = assign(recipe, {"score.method": rehearsed.score})
+        recipe = assign(recipe, {"score.method": rehearsed.score.dump()})
         outcome = self.execute(recipe, "training")
         labels = torch.from_numpy(views.known_train.labels)
         fitted = Fitted(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from orchestrator.fitting.rehearsing import (
+    MOST_COMPARED,
     NEIGHBORS,
     SCORES,
     TURNS,
@@ -16,6 +17,7 @@ from orchestrator.fitting.rehearsing import (
     Rehearsed,
     choose_score,
     rehearse_scores,
+    scores_for,
 )
 from trainables.closed_form.statistics import samples
 from trainables.experiment import Experiment
@@ -49,12 +51,14 @@ def ignored(done: int, total: int) -> None:
     """Progress that nobody looks at."""
 
 
-def fitted(folder: Path, progress: Progress = ignored, data: Any = None) -> Rehearsed:
+def fitted(
+    folder: Path, progress: Progress = ignored, data: Any = None, names: list[str] = NAMES
+) -> Rehearsed:
     return rehearse_scores(
         RIDGE,
         RECIPE,
         images() if data is None else data,
-        NAMES,
+        names,
         level=0.05,
         prior=None,
         never_new=frozenset(),
@@ -68,13 +72,13 @@ def test_the_better_score_wins_and_its_pool_is_searched(tmp_path: Path) -> None:
     counted: list[tuple[int, int]] = []
     found = fitted(tmp_path, lambda done, total: counted.append((done, total)))
     assert counted == [(done, 12) for done in range(1, 13)]
-    each = {
-        name: rehearse(Tail(RIDGE, TEMPERATURE, Score.parse(name)), images(), NAMES)
-        for name in ("msp", "relative_mahalanobis")
-    }
-    assert found.score == max(each, key=lambda name: each[name].auroc().mean)
+    each = [
+        (score, rehearse(Tail(RIDGE, TEMPERATURE, score), images(), NAMES).auroc().mean)
+        for score in (Score.parse("msp"), Score.parse({"knn": {"k": 5}}))
+    ]
+    assert found.score == max(each, key=lambda item: item[1])[0]
     rules = Rules(finding=FINDING, met=frozenset({"dog"}))
-    tail = Tail(RIDGE, TEMPERATURE, Score.parse(found.score))
+    tail = Tail(RIDGE, TEMPERATURE, found.score)
     expected = rehearse(tail, images(), NAMES, rules)
     again = rehearse(tail, images(), NAMES, rules._replace(finding=None, neighbors=NEIGHBORS))
     assert [len(turn.together) for turn in again.beside] == [1] * 4  # so that two stay known
@@ -103,11 +107,13 @@ def test_a_score_is_chosen_by_the_other_classes() -> None:
 
 
 def near() -> Any:
-    """Return four classes, of which one is far from the others: no score tells all best."""
-    generator = torch.Generator().manual_seed(1)
+    """Return four classes, one far from the others, in much noise: no score tells all best."""
+    generator = torch.Generator().manual_seed(0)
     labels = torch.arange(4).repeat_interleave(40)
     centers = torch.eye(4, 16) * torch.tensor([2.0, 2.0, 2.0, 6.0])[:, None]
-    return samples(centers[labels] + torch.randn(160, 16, generator=generator), labels)
+    told = centers[labels] + torch.randn(160, 16, generator=generator)
+    noise = 3 * torch.randn(160, 16, generator=generator)
+    return samples(torch.cat([told, noise], dim=1), labels)
 
 
 def test_the_figures_of_a_class_are_by_the_score_that_the_others_chose(tmp_path: Path) -> None:
@@ -119,7 +125,7 @@ def test_the_figures_of_a_class_are_by_the_score_that_the_others_chose(tmp_path:
         for name in SCORES
     ]
     best, of_class = choose_score([one.turns for one in each])
-    assert SCORES[best] == found.score
+    assert Score.parse(SCORES[best]) == found.score
     assert set(of_class.values()) == {0, 1}  # or nothing is tested
     expected = [each[of_class[name]].turns[place] for place, name in enumerate(NAMES)]
     assert found.rehearsal.turns == expected
@@ -136,6 +142,23 @@ def test_the_figures_of_a_class_are_by_the_score_that_the_others_chose(tmp_path:
         *((done, 12) for done in range(1, 5)),
         *((done, 16) for done in range(5, 17)),
     ]
+
+
+def test_many_images_are_not_compared_with_each_other() -> None:
+    few, many = scores_for(MOST_COMPARED), scores_for(MOST_COMPARED + 1)
+    assert [score.name for score in few] == ["msp", "knn"]
+    assert [score.name for score in many] == ["msp", "relative_mahalanobis"]
+
+
+def test_of_two_classes_a_distance_tells_each(tmp_path: Path) -> None:
+    every = images()
+    data = every.part(every.labels < 2)
+    found = fitted(tmp_path, data=data, names=NAMES[:2])
+    assert found.score == Score.parse({"knn": {"k": 5}})
+    alone = rehearse(Tail(RIDGE, TEMPERATURE, found.score), data, NAMES[:2])
+    assert [turn.noticed for turn in found.rehearsal.turns] == [t.noticed for t in alone.turns]
+    assert min(turn.noticed[0.05] for turn in found.rehearsal.turns) > 0.9  # they are far apart
+    assert found.rehearsal.cannot_tell == ""
 
 
 def test_above_the_turns_that_play_alone_no_class_plays_with_those_like_it(

@@ -152,7 +152,7 @@ def test_training_and_rehearsal_by_values(desk: Desk, monkeypatch: pytest.Monkey
         assert turn.together == tuple(name for name in plan.new if name != turn.class_name)
     assert said.lines("rehearsal") == [
         f"2 of 5 classes ({', '.join(plan.new)}) were new to a network that was trained without "
-        f"them; {rehearsed.score} tells them best"
+        f"them; {rehearsed.score.name} tells them best"
     ]
     assert said.steps[2:] == [("rehearsal", "2 epochs", 1, 2), ("rehearsal", "2 epochs", 2, 2)]
 
@@ -162,8 +162,8 @@ def test_training_and_rehearsal_by_values(desk: Desk, monkeypatch: pytest.Monkey
         assert turn.noticed.keys() == {0.05, 0.1}
         assert turn.noticed[0.05] <= turn.noticed[0.1]
     by_score = {}
-    for score in one_fold.SCORES:  # each alone, from what is stored
-        monkeypatch.setattr(one_fold, "SCORES", (score,))
+    for score in one_fold.scores_for(100):  # each alone, from what is stored
+        monkeypatch.setattr(one_fold, "scores_for", lambda images, score=score: [score])
         alone = job.rehearse(recipe, views, plan).rehearsal
         by_score[score] = {turn.class_name: turn for turn in alone.turns}
     means = {score: np.mean([t.auroc for t in own.values()]) for score, own in by_score.items()}
@@ -175,7 +175,7 @@ def test_training_and_rehearsal_by_values(desk: Desk, monkeypatch: pytest.Monkey
         chosen = max(by_score, key=lambda score: by_score[score][other].auroc)
         assert turn == by_score[chosen][turn.class_name]
     scores, (first, second) = tuple(by_score), plan.new
-    monkeypatch.setattr(one_fold, "SCORES", scores)
+    monkeypatch.setattr(one_fold, "scores_for", lambda images: list(scores))
     monkeypatch.setattr(one_fold, "choose_score", lambda played: (0, {first: 1, second: 0}))
     parted = job.rehearse(recipe, views, plan)
     assert parted.score == scores[0]

@@ -25,6 +25,7 @@ from trainables.artifacts import ImageView
 from trainables.context import Context
 from trainables.inference.card import read_card
 from trainables.inference.model import Model
+from trainables.methods.scores import Score
 from trainables.settings import assign
 
 NAMES = {0: "zero", 1: "one", 2: "two", 3: "three", 6: "six"}
@@ -131,7 +132,7 @@ def test_the_fold_is_counted_again_by_a_served_model(fitted: FittedModel, desk: 
         for score in SCORES
     ]
     means = [np.mean([row[2] for row in rows.values()]) for rows in counted]
-    assert rebuild(fitted.record.recipe).score.method.name == SCORES[int(np.argmax(means))]
+    assert rebuild(fitted.record.recipe).score.method == Score.parse(SCORES[int(np.argmax(means))])
     for row in table.to_dict("records"):
         (other,) = set(new) - {row["class"]}  # it chose the score
         best = int(np.argmax([rows[other][2] for rows in counted]))
