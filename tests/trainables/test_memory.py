@@ -38,9 +38,17 @@ def fresh_megabytes(first: str, **variables: str) -> float:
 
 CHOOSE = "from trainables.threads import choose_threads; choose_threads()"
 KEEP = "from trainables.memory import keep_freed_memory; print(keep_freed_memory())"
+FIT = """
+import orchestrator
+from trainables.errors import ConfigError
+try:
+    orchestrator.fit("/nowhere/photos")
+except ConfigError:
+    pass
+"""
 
 
-@pytest.mark.parametrize("first", [CHOOSE, KEEP])
+@pytest.mark.parametrize("first", [CHOOSE, KEEP, FIT])
 def test_blocks_are_written_to_the_pages_of_those_that_were_freed(first: str) -> None:
     assert fresh_megabytes(first) < LARGE
 

@@ -166,7 +166,7 @@ def test_the_rehearsal_is_that_of_the_recipe_that_serves(fitted: Fit, tmp_path: 
         folder=tmp_path,
         progress=lambda done, total: None,
     )
-    assert recipe.score.method.name == expected.score
+    assert recipe.score.method == expected.score
     assert fitted.record.rehearsal == json.loads(expected.rehearsal.to_json())
     assert {turn.class_name for turn in expected.rehearsal.turns} == set(names) - {CATCH_ALL}
     assert "6 of 7 classes played new" in fitted.shown
