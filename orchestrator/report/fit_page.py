@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -18,6 +19,7 @@ SHOWN_CLASSES = 30  # rows of a table that are shown before it is opened
 # what images of no class look like stands between them; text of a page holds no such mark
 BEGIN, END = "<!-- images of no class -->", "<!-- end of images of no class -->"
 TEMPLATES = Path(__file__).parent / "templates"
+_OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 
 
 class ClassRow(NamedTuple):
@@ -37,6 +39,16 @@ class Heading(NamedTuple):
     folder: str
     backbone: str
     started: str
+
+
+def options_whole(line: str) -> str:
+    """Return a line as HTML in which no option is broken after its hyphens.
+
+    Example:
+        >>> options_whole("fit <photos> --deeper")
+        'fit &lt;photos&gt; <span class="whole">--deeper</span>'
+    """
+    return _OPTION.sub(r'<span class="whole">\g<0></span>', escape(line))
 
 
 def write_fit_page(
@@ -73,7 +85,7 @@ def write_fit_page(
     )
     page = environment.get_template("fit.html.j2").render(
         **heading._asdict(),
-        screen=[readable(line) for line in screen],
+        screen=[options_whole(readable(line)) for line in screen],
         sections=sections,
         classes=sorted(classes, key=lambda row: (row.rate.mean, row.name)),
         few_shown=SHOWN_CLASSES,
