@@ -296,13 +296,12 @@ def page(lines: list[dict[str, Any]]) -> str:
         table.append(f"| {row} | {' | '.join(cells)} | {mean(results, 'cpu'):.0f} |")
     told = []
     for row in verdicts(found):
+        reached = "reached" if row["passed"] else "**missed**"
         if "difference" not in row:
-            told.append(
-                f"- CPU time of {row['baseline']} over that of `{WINNER}`: {row['ratio']:.1f}."
-            )
+            ratio = f"CPU time of {row['baseline']} over that of `{WINNER}`: {row['ratio']:.1f}"
+            told.append(f"- {ratio}; goal {row['goal']:g} {reached}.")
             continue
         points = ", ".join(f"{value:+.1f}" for value in row["difference"])
-        reached = "reached" if row["passed"] else "**missed**"
         told.append(f"- `{WINNER}` beside {row['baseline']}: {points} points; goal {reached}.")
     where = ", ".join(sorted({f"{line['commit']} on {line['processor']}" for line in lines}))
     return "\n".join(

@@ -36,4 +36,4 @@ def test_a_rival_is_compared_on_the_seeds_that_it_has() -> None:
     assert points["difference"][0] == pytest.approx(0.75)
     assert points["ratio"] == pytest.approx(0.75 + 12.706 * 1.25, abs=1e-2)
     assert (time["ratio"], time["passed"]) == (20.0, True)
-    assert f"CPU time of {FINE_TUNED} over that of `{WINNER}`: 20.0." in page(lines)
+    assert f"CPU time of {FINE_TUNED} over that of `{WINNER}`: 20.0; goal 5 reached." in page(lines)
