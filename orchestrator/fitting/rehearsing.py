@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FILE, TURNS = "rehearsal.json", "rehearsal"
 NEIGHBORS = 2  # of the classes most like it that are new together with a class
 # Mean AUROC over classes that play new, and share that is noticed at 5 %, by frozen features: two
-# classes known (24 worlds) msp .80, .36, knn .93, .65; 12 classes .82, .25 and .84, .35; 20 classes
+# classes known (12 worlds) msp .80, .36, knn .93, .65; 12 classes .82, .25 and .84, .35; 20 classes
 # with a long tail (two draws) .83, .28 and .82, .28. relative_mahalanobis notices less (.12 to .18)
 # and takes four times as long, but does not compare images with each other.
 SCORES = ("msp", {"knn": {"k": 5}})
